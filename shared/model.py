@@ -1,0 +1,164 @@
+"""The values the core talks about: referrals, CRM records, and the links between them. Performs no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Side = Literal["partner_center", "microsoft", "crm"]
+
+MICROSOFT = "msft"
+"""Microsoft's organizationId. https://learn.microsoft.com/partner-center/developer/referral-resources"""
+
+
+@dataclass(frozen=True)
+class RecordRef:
+    """Names one CRM record: `table` is `opportunity` or `lead` in the CRM's own spelling, `id` its primary key."""
+
+    table: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.id}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A CRM record as read.
+
+    `values` holds the mapped columns by the names the field map uses; `parentaccountid.name` is column `name` of the
+    related row. `version` is the CRM's own version tag, compared for equality only. `modified` is the CRM's clock.
+    """
+
+    ref: RecordRef
+    version: str
+    values: Mapping[str, Any]
+    modified: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RecordChange:
+    """One row of the CRM's change feed. `shared`: it asks to be synchronized or already carries a referral id."""
+
+    ref: RecordRef
+    version: str | None = None
+    shared: bool = True
+    deleted: bool = False
+
+
+@dataclass(frozen=True)
+class ChangePage:
+    """A page of the change feed. `cursor` is set on the last page only: where the next poll starts."""
+
+    changes: tuple[RecordChange, ...]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class Referral:
+    """A Partner Center referral as read: the JSON `document` and the few facts the core needs by name."""
+
+    document: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.document["id"])
+
+    @property
+    def engagement_id(self) -> str:
+        return str(self.document.get("engagementId") or "")
+
+    @property
+    def etag(self) -> str:
+        return str(self.document.get("eTag") or "")
+
+    @property
+    def updated(self) -> str:
+        """`updatedDateTime` as sent: Partner Center's clock, up to seven fractional digits."""
+        return str(self.document.get("updatedDateTime") or "")
+
+    @property
+    def status(self) -> str:
+        return str(self.document.get("status") or "")
+
+    @property
+    def substatus(self) -> str:
+        return str(self.document.get("substatus") or "")
+
+    @property
+    def external_reference_id(self) -> str:
+        return str(self.document.get("externalReferenceId") or "")
+
+    @property
+    def is_microsofts(self) -> bool:
+        """Whether this is Microsoft's copy of the engagement rather than the partner's own referral."""
+        return str(self.document.get("organizationId") or "").lower() == MICROSOFT
+
+    @property
+    def is_lead(self) -> bool:
+        """Shared: an opportunity. Independent from Microsoft (or from nobody): a lead. Otherwise a deal of our own.
+
+        https://learn.microsoft.com/partner-center/developer/referrals-api-introduction
+        """
+        invited_by = ((self.document.get("inviteContext") or {}).get("invitedBy") or {}).get("organizationId")
+        return self.document.get("type") == "Independent" and (invited_by or MICROSOFT).lower() == MICROSOFT
+
+
+LinkState = Literal["new", "active", "failed", "tombstone"]
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A create under way: `operation` was (or is about to be) sent at `sent_utc` and its outcome is not yet saved."""
+
+    operation: Literal["create_referral", "invite_microsoft"]
+    sent_utc: datetime
+
+
+@dataclass
+class Link:
+    """What we know of one deal: which referral and record belong together, and what both sides held when they agreed.
+
+    `base` maps a field's name to [Partner Center's value, the CRM's value] at the last agreement. The versions are what
+    each system gave us with the values we last read or wrote. `claim` and `claim_until_utc` say who works on it now;
+    `look_again` which sides were reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
+    """
+
+    deal: str
+    state: LinkState = "new"
+    record: RecordRef | None = None
+    referral_id: str = ""
+    engagement_id: str = ""
+    microsoft_referral_id: str = ""
+    referral_etag: str = ""
+    referral_updated: str = ""
+    microsoft_updated: str = ""
+    record_version: str = ""
+    base: dict[str, list[Any]] = field(default_factory=dict)
+    failure: str = ""
+    audit_text: str = ""
+    intent: Intent | None = None
+    claim: str = ""
+    claim_until_utc: datetime | None = None
+    look_again: frozenset[Side] = frozenset()
+    etag: str = ""
+
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,7})\d*)?(Z|[+-]\d\d:\d\d)?$")
+
+
+def ticks(text: str) -> int:
+    """Return an ISO 8601 time as 100 ns steps since 0001-01-01 UTC, keeping the seventh digit that datetime drops.
+
+    Raises ValueError for anything else. A missing zone means UTC, as Partner Center's own pages have it.
+    """
+    found = _TIME.match(text.strip())
+    if not found:
+        raise ValueError(f"not an ISO 8601 time: {text!r}")
+    whole, fraction, zone = found.groups()
+    moment = datetime.fromisoformat(whole + (zone or "+00:00").replace("Z", "+00:00"))
+    since = moment.astimezone(UTC) - datetime(1, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 10_000_000 + int((fraction or "0").ljust(7, "0"))

@@ -1,0 +1,279 @@
+"""Every app setting: name, type, default, what is accepted, where to get it. Bad ones are refused together.
+
+Settings come in groups, so that the webhook can go on accepting events while, say, the CRM's secret is being mended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from shared.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _https(value: str) -> str:
+    if not value.startswith("https://"):
+        raise ValueError("must begin with https://")
+    return value.rstrip("/")
+
+
+def _list(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Https = Annotated[str, BeforeValidator(_https)]
+CommaList = Annotated[list[str], BeforeValidator(_list)]
+
+
+class Group(BaseModel):
+    """Base of the groups. A field's alias is the setting's name; its description says what is accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=False)
+
+
+class StorageSettings(Group):
+    """Where state, audit and the queue live."""
+
+    connection: SecretStr | None = Field(
+        None,
+        alias="AzureWebJobsStorage",
+        description="a storage connection string; set AzureWebJobsStorage__accountName instead to use managed identity",
+    )
+    account_name: str | None = Field(
+        None, alias="AzureWebJobsStorage__accountName", description="the storage account's name (managed identity)"
+    )
+    queue_uri: Https | None = Field(
+        None, alias="AzureWebJobsStorage__queueServiceUri", description="https address of the queue service"
+    )
+    table_uri: Https | None = Field(
+        None, alias="AzureWebJobsStorage__tableServiceUri", description="https address of the table service"
+    )
+    client_id: str | None = Field(
+        None, alias="AzureWebJobsStorage__clientId", description="client id of a user-assigned identity"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if not (self.connection or self.account_name or (self.queue_uri and self.table_uri)):
+            raise ValueError(
+                "AzureWebJobsStorage is missing: set a storage connection string (Azure portal, storage account, "
+                "Access keys), or AzureWebJobsStorage__accountName to use the managed identity"
+            )
+        return self
+
+    def service_uri(self, service: Literal["queue", "table"]) -> str:
+        """Return the https address of a storage service, for managed identity."""
+        given = self.queue_uri if service == "queue" else self.table_uri
+        return given or f"https://{self.account_name}.{service}.core.windows.net"
+
+
+class WebhookSettings(Group):
+    """What a genuine Partner Center call must look like."""
+
+    certificate_hosts: CommaList = Field(
+        # The host in Microsoft's samples: https://learn.microsoft.com/partner-center/developer/partner-center-webhooks
+        ["3psostorageacct.blob.core.windows.net"],
+        alias="WEBHOOK_CERTIFICATE_HOSTS",
+        description="exact hosts (host or host:port), comma separated, that a signing certificate may come from",
+    )
+    trusted_roots_file: Path | None = Field(
+        None,
+        alias="WEBHOOK_TRUSTED_ROOTS_FILE",
+        description="a PEM file of root (and intermediate) certificates; unset: the bundled public ones",
+    )
+    certificate_names: CommaList = Field(
+        ["pcnotifications-dispatch.microsoft.com", "pcnotifications.microsoft.com"],
+        alias="WEBHOOK_CERTIFICATE_NAMES",
+        description="names, comma separated, one of which the signing certificate must carry",
+    )
+
+    @model_validator(mode="after")
+    def _roots_exist(self) -> Self:
+        if self.trusted_roots_file and not self.trusted_roots_file.is_file():
+            raise ValueError(f"WEBHOOK_TRUSTED_ROOTS_FILE: there is no file {self.trusted_roots_file}")
+        return self
+
+
+class RegistrationSettings(Group):
+    """What the webhook registration should be."""
+
+    webhook_url: str | None = Field(
+        None,
+        alias="WEBHOOK_URL",
+        description="the public address of webhook_receiver with its function key: "
+        "https://<app>.azurewebsites.net/api/webhook_receiver?code=<key>",
+    )
+    take_back: bool = Field(
+        False,
+        alias="WEBHOOK_TAKE_BACK",
+        description="true: the daily check takes the registration back when another address replaced ours",
+    )
+
+
+class PartnerCenterSettings(Group):
+    """Partner Center: addresses, and the sign-in of a user with the Referrals admin role (App+User)."""
+
+    authority: Https = Field(
+        "https://login.microsoftonline.com",
+        alias="ENTRA_AUTHORITY",
+        description="address of Microsoft Entra ID in your cloud",
+    )
+    url: Https = Field(
+        "https://api.partner.microsoft.com/v1.0/engagements",
+        alias="PARTNER_CENTER_URL",
+        description="base address of the Referrals API",
+    )
+    webhooks_url: Https = Field(
+        "https://api.partnercenter.microsoft.com/webhooks/v1",
+        alias="PARTNER_CENTER_WEBHOOKS_URL",
+        description="base address of the webhook registration API",
+    )
+    scope: str = Field(
+        "https://api.partner.microsoft.com/.default",
+        alias="PARTNER_CENTER_SCOPE",
+        description="token scope of the Referrals API",
+    )
+    webhooks_scope: str = Field(
+        "https://api.partnercenter.microsoft.com/.default",
+        alias="PARTNER_CENTER_WEBHOOKS_SCOPE",
+        description="token scope of the webhook registration API",
+    )
+    tenant_id: str = Field(
+        ..., alias="PARTNER_CENTER_TENANT_ID", description="the Entra tenant id of the Partner Center account"
+    )
+    client_id: str = Field(
+        ..., alias="PARTNER_CENTER_CLIENT_ID", description="the application (client) id of the app registration"
+    )
+    client_secret: SecretStr = Field(
+        ..., alias="PARTNER_CENTER_CLIENT_SECRET", description="a client secret of that app registration"
+    )
+    refresh_token: SecretStr | None = Field(
+        None,
+        alias="PARTNER_CENTER_REFRESH_TOKEN",
+        description="the refresh token of the consenting Referrals admin; read until a newer one has been stored",
+    )
+    token_vault_url: Https | None = Field(
+        None,
+        alias="PARTNER_CENTER_TOKEN_VAULT_URL",
+        description="https address of the Key Vault that keeps the newest refresh token",
+    )
+    token_file: Path = Field(
+        ROOT / ".local" / "partner-center-refresh-token",
+        alias="PARTNER_CENTER_TOKEN_FILE",
+        description="without a Key Vault: the file (mode 0600) that keeps the newest refresh token",
+    )
+    referral_link: str = Field(
+        # No deep link is documented; this is the address the Power Automate connector wrote.
+        # https://learn.microsoft.com/partner-center/referrals/connector-dynamics
+        "https://partner.microsoft.com/referrals/v2/inbox?id={referral_id}",
+        alias="PARTNER_CENTER_REFERRAL_LINK",
+        description="template of the Referral Link; {referral_id} and {engagement_id} are filled in",
+    )
+
+
+class Dynamics365Settings(Group):
+    """Dynamics 365: the environment, and an application user in it."""
+
+    authority: Https = Field("https://login.microsoftonline.com", alias="ENTRA_AUTHORITY", description="see above")
+    url: Https = Field(
+        ..., alias="DYNAMICS365_URL", description="the environment's address, https://<org>.crm.dynamics.com"
+    )
+    tenant_id: str | None = Field(None, alias="DYNAMICS365_TENANT_ID", description="the environment's Entra tenant id")
+    client_id: str | None = Field(
+        None,
+        alias="DYNAMICS365_CLIENT_ID",
+        description="the application id behind the application user (or of a user-assigned managed identity)",
+    )
+    client_secret: SecretStr | None = Field(
+        None, alias="DYNAMICS365_CLIENT_SECRET", description="its secret; unset: the managed identity signs in"
+    )
+
+    @model_validator(mode="after")
+    def _secret_needs_its_app(self) -> Self:
+        if self.client_secret and not (self.tenant_id and self.client_id):
+            raise ValueError(
+                "DYNAMICS365_TENANT_ID and DYNAMICS365_CLIENT_ID are needed with DYNAMICS365_CLIENT_SECRET: "
+                "Azure portal, App registrations, Overview"
+            )
+        return self
+
+
+class CrmChoice(Group):
+    """Which CRM, and how it maps."""
+
+    crm: Literal["dynamics365", "salesforce"] = Field(..., alias="CRM", description="dynamics365 or salesforce")
+    mapping_file: Path | None = Field(
+        None, alias="MAPPING_FILE", description="path of the field map; unset: the shipped mappings/<CRM>.toml"
+    )
+
+    @property
+    def field_map(self) -> Path:
+        return self.mapping_file or ROOT / "mappings" / f"{self.crm}.toml"
+
+
+G = TypeVar("G", bound=Group)
+
+
+def load(group: type[G], environ: Mapping[str, str] | None = None) -> G:
+    """Return the group's settings from the environment. Raises SettingsError with one line per problem."""
+    environ = os.environ if environ is None else environ
+    names = {field.alias for field in group.model_fields.values()}
+    # An empty setting is an unset one: templates and portals leave empty strings behind.
+    given = {name: value for name, value in environ.items() if name in names and value.strip()}
+    unresolved = [name for name, value in given.items() if value.startswith("@Microsoft.KeyVault(")]
+    if unresolved:
+        raise SettingsError(
+            [
+                f"{name} is an unresolved Key Vault reference: the app's identity needs the role Key Vault Secrets "
+                "User, and the secret must exist"
+                for name in sorted(unresolved)
+            ]
+        )
+    try:
+        return group.model_validate(given)
+    except ValidationError as refused:
+        raise SettingsError([_problem(group, error) for error in refused.errors(include_url=False)]) from None
+
+
+def _problem(group: type[Group], error: Any) -> str:
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = str(error["loc"][0])
+    accepted = next((f.description for f in group.model_fields.values() if f.alias == name), "")
+    if error["type"] == "missing":
+        return f"{name} is missing. Accepted: {accepted}"
+    return f"{name} is wrong: {str(error['msg']).removeprefix('Value error, ')}. Accepted: {accepted}"
+
+
+def all_problems(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return every problem of every group, for the start-up check and the health page."""
+    groups: list[type[Group]] = [
+        StorageSettings,
+        WebhookSettings,
+        RegistrationSettings,
+        PartnerCenterSettings,
+        CrmChoice,
+    ]
+    if (os.environ if environ is None else environ).get("CRM") == "dynamics365":
+        groups.append(Dynamics365Settings)
+    problems: list[str] = []
+    for group in groups:
+        try:
+            load(group, environ)
+        except SettingsError as error:
+            problems += error.problems
+    return problems
+
+
+def schedule(name: str, default: str) -> str:
+    """Return the NCRONTAB expression of a timer. Read at indexing, so that an unset setting has its default.
+
+    https://learn.microsoft.com/azure/azure-functions/functions-bindings-timer
+    """
+    return os.environ.get(name) or default
