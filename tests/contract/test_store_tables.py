@@ -1,0 +1,349 @@
+"""What every Table promises."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from azure.identity import DefaultAzureCredential
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import settings
+from shared.errors import Forbidden, Refused, Unavailable
+from shared.settings import StorageSettings
+from shared.store.tables import AlreadyThere, Row, Stale, Table, TableStorage, columns, document
+from tests.contract.stores import BRISK, IMPLEMENTATIONS, AzuriteStore, Store
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def store(request: pytest.FixtureRequest, storage_connection: str) -> Store:
+    return request.param(storage_connection)
+
+
+@pytest.fixture
+def table(store: Store) -> Table:
+    return store.table("Rows")
+
+
+def test_a_row_comes_back_as_it_was_written(table: Table) -> None:
+    written = table.insert(Row("p", "r", {"text": "Zoë 微软 😀 \r\n '\"", "number": -7, "flag": True, "empty": ""}))
+
+    assert table.get("p", "r") == written
+    assert written.etag
+
+
+def test_reading_what_is_not_there_finds_nothing_and_creates_nothing(store: Store, table: Table) -> None:
+    assert table.get("p", "r") is None
+    assert table.query("p") == []
+    table.delete("p", "r")
+
+    assert len(store.requests) == 3
+
+
+@pytest.mark.parametrize("first", ["insert", "upsert", "transact"])
+def test_the_first_write_creates_the_table(store: Store, table: Table, first: str) -> None:
+    row = Row("p", "r", {"a": 1})
+    write: Any = {"insert": table.insert, "upsert": table.upsert, "transact": lambda r: table.transact([("insert", r)])}
+
+    write[first](row)
+    costs = len(store.requests)
+    table.insert(Row("p", "r2", {}))
+
+    assert costs == 3  # refused, created, repeated
+    assert len(store.requests) == 4
+    assert table.get("p", "r").columns == {"a": 1}
+
+
+def test_tables_created_by_many_at_once_take_every_row(store: Store) -> None:
+    table = store.table("Crowd")
+    together = threading.Barrier(6)
+
+    def write(number: int) -> None:
+        together.wait(10)
+        table.insert(Row("p", str(number), {}))
+
+    _in_threads(write, 6)
+
+    assert [row.key for row in table.query("p")] == [str(number) for number in range(6)]
+
+
+def test_an_insert_of_a_present_row_is_refused_and_changes_nothing(table: Table) -> None:
+    table.insert(Row("p", "r", {"a": 1}))
+
+    with pytest.raises(AlreadyThere, match="p r exists already"):
+        table.insert(Row("p", "r", {"a": 2}))
+
+    assert table.get("p", "r").columns == {"a": 1}
+
+
+def test_a_replace_drops_the_columns_it_does_not_name(table: Table) -> None:
+    written = table.insert(Row("p", "r", {"a": 1, "b": 2}))
+
+    replaced = table.replace(Row("p", "r", {"b": 3}, written.etag))
+
+    assert table.get("p", "r") == replaced
+    assert replaced.columns == {"b": 3}
+    assert replaced.etag != written.etag
+
+
+def test_a_replace_of_a_changed_row_is_stale(table: Table) -> None:
+    old = table.insert(Row("p", "r", {"a": 1}))
+    table.upsert(Row("p", "r", {"a": 2}))
+
+    with pytest.raises(Stale, match="p r has changed"):
+        table.replace(Row("p", "r", {"a": 3}, old.etag))
+
+    assert table.get("p", "r").columns == {"a": 2}
+
+
+def test_a_replace_of_a_vanished_row_is_stale(table: Table) -> None:
+    old = table.insert(Row("p", "r", {"a": 1}))
+    table.delete("p", "r")
+
+    with pytest.raises(Stale):
+        table.replace(old)
+
+    assert table.get("p", "r") is None
+
+
+def test_a_query_returns_a_range_of_one_partition_in_key_order(store: Store, table: Table) -> None:
+    for partition, key in [("p", "c"), ("p", "a"), ("q", "b"), ("p", "d"), ("p", "b")]:
+        table.insert(Row(partition, key, {}))
+    before = len(store.requests)
+
+    assert [row.key for row in table.query("p")] == ["a", "b", "c", "d"]
+    assert [row.key for row in table.query("p", "b", "d")] == ["b", "c"]
+    assert [row.key for row in table.query("p", key_from="b", limit=2)] == ["b", "c"]
+    assert table.query("p", limit=1)[0] == table.get("p", "a")
+    assert len(store.requests) == before + 5
+
+
+def test_a_query_follows_the_pages_of_the_service(store: Store, table: Table) -> None:
+    for hundred in range(11):
+        table.transact([("insert", Row("p", f"{hundred:02}-{number:02}", {})) for number in range(100)])
+
+    assert len(table.query("p")) == 1_100
+    assert len(table.query("p", limit=1_050)) == 1_050
+
+
+def test_a_transaction_writes_all_its_rows_in_one_request(store: Store, table: Table) -> None:
+    old = table.insert(Row("p", "old", {"a": 1}))
+    before = len(store.requests)
+
+    written = table.transact(
+        [
+            ("replace", Row("p", "old", {"a": 2}, old.etag)),
+            ("insert", Row("p", "new", {"b": 1})),
+            ("upsert", Row("p", "any", {"c": 1})),
+        ]
+    )
+
+    assert len(store.requests) == before + 1
+    assert sorted(written, key=lambda row: row.key) == table.query("p")
+
+
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        (("insert", Row("p", "there", {"a": 9})), AlreadyThere),
+        (("replace", Row("p", "there", {"a": 9}, "W/\"datetime'2020-01-01T00%3A00%3A00.0000000Z'\"")), Stale),
+        (("replace", Row("p", "gone", {"a": 9}, "W/\"datetime'2020-01-01T00%3A00%3A00.0000000Z'\"")), Stale),
+    ],
+)
+def test_a_transaction_that_fails_leaves_nothing_behind(table: Table, last: Any, error: type[Exception]) -> None:
+    there = table.insert(Row("p", "there", {"a": 1}))
+
+    with pytest.raises(error, match=f"p {last[1].key} "):
+        table.transact([("insert", Row("p", "new", {})), ("upsert", Row("p", "any", {})), last])
+
+    assert table.query("p") == [there]
+
+
+def test_a_write_whose_answer_got_lost_is_found_done(store: Store, table: Table) -> None:
+    table.insert(Row("p", "first", {}))
+    store.lose_answers(1)
+    inserted = table.insert(Row("p", "r", {"a": 1}))
+    store.lose_answers(1)
+    replaced = table.replace(Row("p", "r", {"a": 2}, inserted.etag))
+    store.lose_answers(1)
+    both = table.transact([("replace", Row("p", "r", {"a": 3}, replaced.etag)), ("insert", Row("p", "s", {"b": 1}))])
+
+    assert both == [table.get("p", "r"), table.get("p", "s")]
+
+
+def test_a_lost_answer_does_not_hide_that_the_row_is_another_ones(store: Store, table: Table) -> None:
+    old = table.insert(Row("p", "r", {"owner": "them"}))
+    newer = table.replace(old)
+    store.lose_answers(1)
+
+    with pytest.raises(AlreadyThere):
+        table.insert(Row("p", "r", {"owner": "us"}))
+    store.lose_answers(1)
+    with pytest.raises(Stale):
+        table.replace(Row("p", "r", {"owner": "us"}, old.etag))
+
+    assert table.get("p", "r") == newer
+
+
+def test_a_store_that_never_answers_is_given_up_as_unavailable(store: Store, table: Table) -> None:
+    table.insert(Row("p", "r", {}))
+    before = len(store.requests)
+    store.lose_answers(100)
+
+    with pytest.raises(Unavailable, match="Table Storage"):
+        table.get("p", "r")
+
+    assert len(store.requests) == before + 3
+
+
+@pytest.mark.parametrize("key", ["", "a/b", "a\\b", "a#b", "a?b", "a\tb", "a\x7fb", "x" * 513])
+def test_an_illegal_key_is_refused_before_anything_is_sent(store: Store, table: Table, key: str) -> None:
+    for ask in (
+        lambda: table.insert(Row("p", key, {})),
+        lambda: table.insert(Row(key, "r", {})),
+        lambda: table.get("p", key),
+        lambda: table.delete(key, "r"),
+    ):
+        with pytest.raises(ValueError, match="cannot be a table key"):
+            ask()
+
+    assert store.requests == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "1 to 100 rows"),
+        ([Row("p", str(number), {}) for number in range(101)], "1 to 100 rows"),
+        ([Row("p", "r", {}), Row("q", "r", {})], "one partition"),
+        ([Row("p", "r", {}), Row("p", "r", {})], "each once"),
+        ([Row("p", "r", {"a-b": 1})], "no column name"),
+        ([Row("p", "r", {"a": 2**31})], "32 bits"),
+        ([Row("p", "r", {f"c{number}": 1 for number in range(253)})], "at most 252"),
+    ],
+)
+def test_a_transaction_the_service_would_refuse_is_not_sent(
+    store: Store, table: Table, rows: list[Row], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        table.transact([("insert", row) for row in rows])
+
+    assert store.requests == []
+
+
+def test_a_row_too_large_for_the_service_is_refused_with_its_name_and_what_to_do(table: Table) -> None:
+    with pytest.raises(Refused, match=r"row p r would take [\d,]+ bytes; Table Storage takes 1,048,576") as refused:
+        table.insert(Row("p", "r", columns({"base": "x" * 600_000})))
+
+    assert "Shorten" in refused.value.next_step
+
+
+def test_the_largest_row_that_is_let_through_is_taken_by_the_store(table: Table) -> None:
+    row = Row("p", "r", columns({"base": "x" * 520_000}))
+
+    table.insert(row)
+
+    assert table.get("p", "r").columns == row.columns
+
+
+def test_a_refused_key_of_the_account_is_forbidden_and_says_which_roles_are_needed(store: AzuriteStore) -> None:
+    secret = store.settings.connection.get_secret_value().replace("AccountKey=E", "AccountKey=F")
+    wrong = settings.load(StorageSettings, {"AzureWebJobsStorage": secret})
+
+    with pytest.raises(Forbidden, match="403") as forbidden:
+        TableStorage(wrong, patience=BRISK).table("Rows").get("p", "r")
+
+    assert "Storage Table Data Contributor" in forbidden.value.next_step
+
+
+def test_errors_are_understood_by_their_body_alone(storage_connection: str) -> None:
+    store = AzuriteStore(storage_connection)
+    store.name_error_codes_in_bodies_only()
+    table = store.table("Rows")
+
+    old = table.insert(Row("p", "r", {"a": 1}))
+    newer = table.replace(Row("p", "r", {"a": 2}, old.etag))
+
+    with pytest.raises(AlreadyThere):
+        table.insert(Row("p", "r", {}))
+    with pytest.raises(Stale):
+        table.replace(old)
+    assert table.get("p", "s") is None
+    assert table.get("p", "r") == newer
+
+
+def test_a_storage_that_nobody_serves_is_unavailable() -> None:
+    nobody = settings.load(
+        StorageSettings,
+        {"AzureWebJobsStorage": "AccountName=a;AccountKey=YQ==;TableEndpoint=http://127.0.0.1:9/a"},
+    )
+
+    with pytest.raises(Unavailable, match="Table Storage gave no usable answer"):
+        TableStorage(nobody, patience=BRISK).table("Rows").insert(Row("p", "r", {}))
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"AzureWebJobsStorage__accountName": "deals"}, "https://deals.table.core.windows.net"),
+        (
+            {
+                "AzureWebJobsStorage__tableServiceUri": "https://deals.table.core.chinacloudapi.cn",
+                "AzureWebJobsStorage__queueServiceUri": "https://deals.queue.core.chinacloudapi.cn",
+                "AzureWebJobsStorage__clientId": "00000000-0000-4000-8000-000000000001",
+            },
+            "https://deals.table.core.chinacloudapi.cn",
+        ),
+    ],
+)
+def test_without_a_connection_string_the_identity_signs_in_at_the_accounts_address(
+    environ: dict[str, str], url: str
+) -> None:
+    client = TableStorage(settings.load(StorageSettings, environ)).client("Rows")
+
+    assert client.url == url
+    assert isinstance(client.credential, DefaultAzureCredential)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.text(st.characters(categories=["Cs", "Ll", "So"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+LONG = st.builds(str.__mul__, st.text(min_size=1, max_size=3), st.integers(1, 40_000))
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]([a-z_]{0,8}[a-z])?", fullmatch=True), JSON | LONG))
+def test_a_document_comes_back_from_its_columns(found: dict[str, Any]) -> None:
+    found = {name: value for name, value in found.items() if not isinstance(value, int) or abs(value) < 2**31}
+
+    made = columns(found)
+
+    # JSON itself joins two halves of a surrogate pair that stood side by side.
+    assert document(made) == json.loads(json.dumps({name: value for name, value in found.items() if value is not None}))
+    assert all(len(value.encode("utf-16-le")) <= 65_536 for value in made.values() if isinstance(value, str))
+
+
+def test_a_long_value_is_split_over_columns_in_reading_order() -> None:
+    made = columns({"base": {"note": "x" * 330_000}})
+
+    assert list(made) == [f"base{number}" for number in range(12)]
+    assert document(dict(sorted(made.items()))) == {"base": {"note": "x" * 330_000}}
+
+
+def test_a_name_that_would_be_taken_for_a_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="address1"):
+        columns({"address1": "Here"})
+
+
+def _in_threads(work: Any, count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
