@@ -54,8 +54,12 @@ class Crm(Protocol):
 
     def create(
         self, table: str, referral_id: str, values: Mapping[str, Any], related: Sequence[RelatedRow] = ()
-    ) -> Record:
-        """Create the record, or update the one that already carries `referral_id`; running twice makes one record."""
+    ) -> tuple[Record, bool]:
+        """Create the record that carries `referral_id` and return it as read back, and True.
+
+        If there is one already (a run that crashed, a race, an earlier connector) nothing of it is written: it is
+        returned as it is, and False. Running twice makes one record. Raises Refused (with the column), Forbidden.
+        """
 
     def update(self, ref: RecordRef, values: Mapping[str, Any], version: str) -> Record:
         """Write `values` if the record still has `version` ("" writes in any case); return it as read back.

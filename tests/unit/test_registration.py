@@ -1,0 +1,668 @@
+"""Keeping the one registration right: against the simulated registration API, through the real client."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import azure.functions as func
+import pytest
+import requests
+from azure.functions.timer import TimerRequest
+
+from local.simulators.base import Clock, InProcessAdapter
+from local.simulators.entra import PARTNER_CENTER_WEBHOOKS, EntraSimulator
+from local.simulators.partner_center import WebhooksSimulator
+from local.simulators.pki import SigningPki
+from register_webhook import blueprint
+from register_webhook.registration import DEFAULT_EVENTS, BadInput, Outcome, Registrar, TestResult, masked
+from shared.errors import Forbidden, Refused, SettingsError, SignInFailed, Unavailable
+from shared.remote.http import Remote
+from shared.remote.partner_center_webhooks import WEBHOOKS_DIALECT, PartnerCenterWebhooks, Registration
+from shared.services import Services
+from shared.settings import RegistrationSettings, load
+
+API = "https://api.partnercenter.microsoft.com/webhooks/v1"
+OURS = "https://app.example.com/api/webhook_receiver?code=own-key"
+FOREIGN = "https://other.example.com/hook/sig-tool?sig=foreign-secret&v=1"
+SECRETS = ("own-key", "foreign-secret", "new-key")
+Ask = Callable[..., tuple[int, dict[str, Any]]]
+
+
+class Token:
+    """Signs in as the app the simulator knows, for the given audience."""
+
+    def __init__(self, entra: EntraSimulator, audience: str = PARTNER_CENTER_WEBHOOKS, *, mfa: bool = True) -> None:
+        self.entra, self.audience, self.mfa = entra, audience, mfa
+
+    def token(self, *, fresh: bool = False) -> str:
+        return self.entra.access_token("partner_center", self.audience, mfa=self.mfa)
+
+
+class World:
+    """Partner Center's side, a receiver that answers `receiver_status`, and our client and registrar."""
+
+    def __init__(self) -> None:
+        self.clock = Clock(frozen_at=datetime(2026, 11, 20, 12, tzinfo=UTC))
+        self.entra = EntraSimulator(clock=self.clock)
+        self.sim = WebhooksSimulator(self.entra, SigningPki(), clock=self.clock)
+        self.receiver_status = "200 OK"
+        self.sim.dispatcher.session.mount("https://app.example.com", InProcessAdapter(self._receive))
+        session = requests.Session()
+        session.mount("https://", InProcessAdapter(self.sim))
+        self.token = Token(self.entra)
+        remote = Remote(
+            "Partner Center webhooks",
+            API,
+            self.token,
+            dialect=WEBHOOKS_DIALECT,
+            session=session,
+            clock=self.clock.now,
+            sleep=self.clock.advance,
+        )
+        self.client = PartnerCenterWebhooks(remote)
+
+    def _receive(self, environ, start_response):  # type: ignore[no-untyped-def]
+        start_response(self.receiver_status, [])
+        return [b""]
+
+    def registrar(self, **settings: str) -> Registrar:
+        return Registrar(
+            self.client,
+            load(RegistrationSettings, {"WEBHOOK_URL": OURS, **settings}),
+            clock=self.clock.now,
+            sleep=self.sleep,
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.sim.deliver_pending()
+
+    def registered(self) -> tuple[str, tuple[str, ...]]:
+        assert self.sim.registration is not None
+        return self.sim.registration.url, tuple(self.sim.registration.events)
+
+    def writes(self) -> int:
+        return self.sim.log.count("POST", "registration$") + self.sim.log.count("PUT")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(autouse=True)
+def nothing_logged_is_secret(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    caplog.set_level(logging.DEBUG)
+
+    yield
+
+    said = " ".join(str(vars(record)) for record in caplog.records)
+    assert not [secret for secret in SECRETS if secret in said]
+
+
+def test_the_first_registration_is_made_and_tested(world: World) -> None:
+    outcome = world.registrar().register()
+
+    assert outcome.result == "created"
+    assert outcome.test == TestResult(True, "Partner Center called this app and was answered (after 1 attempt).")
+    assert world.registered() == (OURS, DEFAULT_EVENTS)
+    assert world.sim.registration is not None
+    assert world.sim.registration.in_ms_signature
+
+
+def test_the_second_one_changes_nothing_and_sends_no_test_event(world: World) -> None:
+    world.registrar().register()
+    mark = world.sim.log.mark()
+
+    outcome = world.registrar().register()
+
+    assert (outcome.result, outcome.test) == ("unchanged", None)
+    assert [entry.method for entry in world.sim.log.since(mark).entries] == ["GET", "GET"]
+
+
+def test_a_test_event_can_be_asked_for_without_a_change(world: World) -> None:
+    world.registrar().register(test=False)
+
+    outcome = world.registrar().register(test=True)
+
+    assert outcome.result == "unchanged"
+    assert outcome.test is not None
+    assert outcome.test.passed
+
+
+def test_a_foreign_registration_is_left_alone(world: World) -> None:
+    world.sim.another_tool_registers(FOREIGN, ["subscription-updated"])
+
+    outcome = world.registrar().register()
+
+    assert outcome.result == "refused"
+    assert "https://other.example.com/hook/sig-tool?sig=***&v=***" in outcome.explanation
+    assert '"overwrite": true' in outcome.explanation
+    assert world.registered() == (FOREIGN, ("subscription-updated",))
+    assert world.writes() == 0
+
+
+def test_a_foreign_registration_is_taken_over_when_told_to_and_what_is_lost_is_said(world: World) -> None:
+    world.sim.another_tool_registers(FOREIGN, ["test-created", "subscription-updated"])
+
+    outcome = world.registrar().register(overwrite=True)
+
+    assert outcome.result == "updated"
+    assert "Nobody receives subscription-updated any more." in outcome.explanation
+    assert world.registered() == (OURS, DEFAULT_EVENTS)
+
+
+def test_someone_who_registers_while_we_do_is_left_alone(world: World) -> None:
+    first_look = world.client.registration
+    looks = []
+
+    def look() -> Registration | None:
+        looks.append(first_look())
+        if len(looks) == 1:
+            world.sim.another_tool_registers(FOREIGN)
+        return looks[-1]
+
+    world.client.registration = look  # type: ignore[method-assign]
+
+    outcome = world.registrar().register()
+
+    assert outcome.result == "refused"
+    assert world.registered()[0] == FOREIGN
+
+
+def test_a_registration_that_is_there_but_cannot_be_read_is_replaced(world: World) -> None:
+    world.sim.another_tool_registers(OURS)
+    world.sim.faults.add("status", method="GET", path="registration$", times=2, status=404)
+
+    outcome = world.registrar().register()
+
+    assert outcome.result == "updated"
+    assert world.registered() == (OURS, DEFAULT_EVENTS)
+
+
+def test_a_renewed_key_is_registered_without_overwrite(world: World) -> None:
+    world.registrar().register()
+
+    outcome = world.registrar(WEBHOOK_URL=OURS.replace("own-key", "new-key")).register()
+
+    assert outcome.result == "updated"
+    assert world.registered()[0].endswith("code=new-key")
+
+
+def test_our_own_other_events_are_kept_unless_told_otherwise(world: World) -> None:
+    world.sim.another_tool_registers(OURS, ["test-created", "subscription-updated"])
+
+    assert world.registrar().register().result == "updated"
+    assert world.registered() == (OURS, (*DEFAULT_EVENTS, "subscription-updated"))
+
+    assert world.registrar().register(overwrite=True).result == "updated"
+    assert world.registered() == (OURS, DEFAULT_EVENTS)
+
+
+def test_a_registration_without_the_own_signature_header_gets_it(world: World) -> None:
+    world.client.create(Registration(OURS, DEFAULT_EVENTS, signature_in_own_header=False))
+
+    assert world.registrar().register().result == "updated"
+    assert world.sim.registration is not None
+    assert world.sim.registration.in_ms_signature
+
+
+def test_events_can_be_chosen_in_any_case_and_once_each(world: World) -> None:
+    wanted = ["Referral-Created", "usagerecords-thresholdexceeded", "referral-created"]
+
+    world.registrar().register(events=wanted, test=False)
+
+    assert world.registered()[1] == ("referral-created", "usagerecords-thresholdExceeded")
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [(["referral-craeted"], "did you mean referral-created"), (["zzz"], "it offers"), ([], "at least one")],
+)
+def test_an_unknown_event_is_refused_by_name(world: World, events: list[str], words: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        world.registrar().register(events=events)
+
+    assert caught.value.field == "events"
+    assert world.writes() == 0
+
+
+def test_usual_events_that_an_account_lacks_are_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = ("referral-created", "referral-updated", "test-created")
+    monkeypatch.setattr(world.client, "offered_events", lambda: offered)
+
+    assert world.registrar().register().desired.events == ("test-created", "referral-created", "referral-updated")
+    assert world.registrar(WEBHOOK_TAKE_BACK="true").check() is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://app.example.com/api/webhook_receiver",
+        "ftp://app.example.com/",
+        "app.example.com/api",
+        "https://",
+        "https://[",
+        "https://app.example.com:no/",
+        "https://user:pass@app.example.com/",
+        "https://app.example.com/api#part",
+        "https://app.example.com/a b",
+        "",
+    ],
+)
+def test_a_bad_address_is_refused_before_any_call(world: World, url: str) -> None:
+    with pytest.raises(BadInput, match="accepted: https://") as caught:
+        world.registrar().register(url)
+
+    assert caught.value.field == "webhook_url"
+    assert world.sim.log.entries == []
+
+
+def test_a_bad_setting_is_named(world: World) -> None:
+    with pytest.raises(SettingsError, match="WEBHOOK_URL must begin with https://"):
+        world.registrar(WEBHOOK_URL="http://app.example.com/").register()
+
+
+def test_a_missing_setting_is_named(world: World) -> None:
+    with pytest.raises(SettingsError, match="WEBHOOK_URL is missing"):
+        world.registrar(WEBHOOK_URL="").show()
+
+
+def test_this_machine_may_be_registered_without_https(world: World) -> None:
+    assert world.registrar().register("http://localhost:7071/api/webhook_receiver", test=False).result == "created"
+
+
+# The test event
+
+
+@pytest.mark.parametrize(
+    ("status", "numeric", "words"),
+    [
+        ("401 Unauthorized", False, "answered Unauthorized (after 6 attempts). Either the function key"),
+        ("401 Unauthorized", True, "answered 401 (after 6 attempts). Either the function key"),
+        ("404 Not Found", False, "should end in /api/webhook_receiver"),
+        ("503 Service Unavailable", False, "webhook.not_stored"),
+        ("418 I'm a teapot", False, "Look at the app's log"),
+    ],
+)
+def test_a_refused_test_event_is_explained(world: World, status: str, numeric: bool, words: str) -> None:
+    world.receiver_status = status
+    world.sim.numeric_response_codes = numeric
+
+    outcome = world.registrar().register()
+
+    assert outcome.result == "created"
+    assert outcome.test is not None
+    assert not outcome.test.passed
+    assert words in outcome.test.explanation
+
+
+def test_an_answer_by_number_counts_as_well(world: World) -> None:
+    world.sim.numeric_response_codes = True
+
+    outcome = world.registrar().register()
+
+    assert outcome.test is not None
+    assert outcome.test.passed
+
+
+def test_an_unreachable_receiver_is_explained(world: World) -> None:
+    outcome = world.registrar().register("http://localhost:1/api/webhook_receiver")
+
+    assert outcome.test is not None
+    assert not outcome.test.passed
+    assert "could not reach the address" in outcome.test.explanation
+
+
+def test_a_test_event_that_never_leaves_is_followed_for_a_minute(world: World) -> None:
+    registrar = Registrar(
+        world.client,
+        load(RegistrationSettings, {"WEBHOOK_URL": OURS}),
+        clock=world.clock.now,
+        sleep=world.clock.advance,
+    )
+
+    outcome = registrar.register()
+
+    assert outcome.test == TestResult(False, "Partner Center has not called within 60 s. Try again later.")
+    assert world.sim.log.count("GET", "validationEvents/") == 60
+
+
+def test_a_third_test_event_within_a_minute_says_when_to_repeat(world: World) -> None:
+    world.registrar().register()
+    world.registrar().register(test=True)
+
+    outcome = world.registrar().register(test=True)
+
+    assert outcome.result == "unchanged"
+    assert outcome.test is not None
+    assert "at most two test events a minute" in outcome.test.explanation
+    assert world.sim.log.count("POST", "validationEvents") == 3
+
+
+def test_a_test_event_that_is_not_yet_to_be_seen_is_waited_for(world: World) -> None:
+    world.sim.faults.add("status", path="validationEvents/", times=3, status=404)
+
+    outcome = world.registrar().register()
+
+    assert outcome.test is not None
+    assert outcome.test.passed
+
+
+def test_a_registration_stands_although_its_test_event_fails(world: World) -> None:
+    world.sim.faults.add("status", method="POST", path="validationEvents", status=500)
+
+    outcome = world.registrar().register()
+
+    assert outcome.result == "created"
+    assert outcome.test is not None
+    assert "could not be followed" in outcome.test.explanation
+
+
+def test_without_the_test_event_none_is_sent(world: World) -> None:
+    outcome = world.registrar().register(events=["referral-created"])
+
+    assert outcome.test is not None
+    assert "does not include test-created" in outcome.test.explanation
+    assert world.sim.log.count("POST", "validationEvents") == 0
+
+
+# The daily check
+
+
+def events_logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(r.levelname, r.message) for r in caplog.records if r.name == "register_webhook.registration"]
+
+
+def test_the_check_is_silent_when_all_is_well(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.registrar().register(test=False)
+
+    assert world.registrar(WEBHOOK_TAKE_BACK="true").check() is None
+    assert events_logged(caplog) == [("INFO", "registration.unchanged")]
+    assert world.writes() == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "events", "word"),
+    [
+        (None, [], "registration.missing"),
+        (FOREIGN, ["test-created"], "registration.taken_over"),
+        (OURS, ["test-created"], "registration.differs"),
+        (OURS.replace("own-key", "new-key"), list(DEFAULT_EVENTS), "registration.differs"),
+    ],
+)
+@pytest.mark.parametrize("take_back", ["false", "true"])
+def test_the_check_reports_and_mends_only_if_allowed(
+    world: World, caplog: pytest.LogCaptureFixture, url: str | None, events: list[str], word: str, take_back: str
+) -> None:
+    if url:
+        world.sim.another_tool_registers(url, events)
+
+    outcome = world.registrar(WEBHOOK_TAKE_BACK=take_back).check()
+
+    assert ("ERROR", word) in events_logged(caplog)
+    if take_back == "true":
+        assert outcome is not None
+        assert world.registered() == (OURS, DEFAULT_EVENTS)
+        assert ("WARNING", "registration.taken_back") in events_logged(caplog)
+    else:
+        assert outcome is None
+        assert world.writes() == 0
+
+
+def test_the_check_without_an_address_only_says_so(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    assert world.registrar(WEBHOOK_URL="").check() is None
+    assert events_logged(caplog) == [("WARNING", "registration.not_configured")]
+    assert world.sim.log.entries == []
+
+
+# What people see
+
+
+def test_show_tells_desired_and_actual(world: World) -> None:
+    world.sim.another_tool_registers(FOREIGN)
+
+    shown = world.registrar().show()
+
+    assert shown["desired"] == {
+        "webhook_url": "https://app.example.com/api/webhook_receiver?code=***",
+        "events": list(DEFAULT_EVENTS),
+    }
+    assert shown["actual"]["webhook_url"] == "https://other.example.com/hook/sig-tool?sig=***&v=***"
+    assert "not this app" in shown["explanation"]
+
+
+def test_show_tells_that_nothing_is_registered(world: World) -> None:
+    shown = world.registrar().show()
+
+    assert shown["actual"] is None
+    assert "Nothing is registered" in shown["explanation"]
+
+
+def test_no_answer_holds_a_key(world: World) -> None:
+    world.sim.another_tool_registers(FOREIGN)
+
+    answers: list[Outcome] = [world.registrar().register(), world.registrar().register(overwrite=True)]
+
+    said = str([outcome.as_json() for outcome in answers])
+    assert not [secret for secret in SECRETS if secret in said]
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("https://h.example/p?code=k", "https://h.example/p?code=***"),
+        ("https://h.example/p?a=1&b=2&a=3", "https://h.example/p?a=***&b=***&a=***"),
+        ("https://h.example/p?justakey", "https://h.example/p?***"),
+        ("https://h.example/p?code=k&justakey", "https://h.example/p?code=***"),
+        ("https://u:p@h.example:8443/p#f", "https://h.example:8443/p"),
+        ("https://h.example/p", "https://h.example/p"),
+        ("https://[", "(not an address)"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url: str, seen: str) -> None:
+    assert masked(url) == seen
+
+
+# The client
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 404},
+        {"status": 200, "body": ""},
+        {"status": 204},
+        {"status": 200, "body": "null"},
+        {"status": 200, "body": "{}"},
+        {"status": 200, "body": '{"webhookUrl": null}'},
+    ],
+)
+def test_every_way_to_say_none_is_understood(world: World, answer: dict[str, object]) -> None:
+    world.sim.faults.add("status", **answer)  # type: ignore[arg-type]
+
+    assert world.client.registration() is None
+
+
+def test_a_refused_first_registration_is_an_error_and_not_tried_otherwise(world: World) -> None:
+    world.sim.faults.add("status", method="POST", status=400, body='{"code": "2000", "description": "bad url"}')
+
+    with pytest.raises(Refused, match="bad url"):
+        world.registrar().register()
+
+    assert world.sim.log.count("PUT") == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"WebhookUrl": "https://a.example/", "WebhookEvents": ["test-created"]}',
+        '{"webhookUrl": "https://a.example/", "webhookEvents": ["test-created"], "other": 1}',
+        '{"WEBHOOKURL": "https://a.example/", "webhookevents": ["test-created"], "subscriberId": "x"}',
+    ],
+)
+def test_a_registration_is_read_in_any_case(world: World, body: str) -> None:
+    world.sim.faults.add("status", status=200, body=body)
+
+    assert world.client.registration() == Registration("https://a.example/", ("test-created",), None)
+
+
+@pytest.mark.parametrize("body", ['{"correlationId": "the-id"}', '{"CorrelationId": "the-id"}', '"the-id"'])
+def test_the_id_of_a_test_event_is_read_in_either_form(world: World, body: str) -> None:
+    world.sim.faults.add("status", status=200, body=body)
+
+    assert world.client.send_test_event() == "the-id"
+
+
+def test_a_test_event_without_status_is_no_answer(world: World) -> None:
+    world.sim.faults.add("status", status=200, body='{"results": []}')
+
+    with pytest.raises(Unavailable, match="no status"):
+        world.client.test_event("x")
+
+
+def test_a_token_for_another_api_is_explained(world: World) -> None:
+    world.token.audience = "https://api.partner.microsoft.com"
+
+    with pytest.raises(SignInFailed, match="PARTNER_CENTER_WEBHOOKS_SCOPE"):
+        world.client.registration()
+
+
+def test_a_sign_in_without_second_factor_is_explained(world: World) -> None:
+    world.token.mfa = False
+
+    with pytest.raises(SignInFailed, match="multi-factor"):
+        world.client.registration()
+
+
+def test_a_missing_role_is_explained(world: World) -> None:
+    world.sim.partner_tenant_id = "another"
+
+    with pytest.raises(Forbidden) as caught:
+        world.client.registration()
+
+    assert "Referrals admin" in caught.value.next_step
+
+
+# The HTTP trigger
+
+
+@pytest.fixture
+def ask(world: World, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    monkeypatch.setattr(blueprint, "registrar", world.registrar)
+
+    def call(method: str, body: str = "") -> tuple[int, dict[str, Any]]:
+        request = func.HttpRequest(
+            method=method, url="https://app.example.com/api/register_webhook", body=body.encode()
+        )
+        answer = blueprint.register_webhook(request)
+        assert answer.mimetype == "application/json"
+        assert answer.headers["x-correlation-id"]
+        return answer.status_code, json.loads(answer.get_body())
+
+    return call
+
+
+def test_an_empty_post_registers(world: World, ask: Ask) -> None:
+    status, answer = ask("POST")
+
+    assert (status, answer["result"], answer["test"]["passed"]) == (200, "created", True)
+    assert world.registered() == (OURS, DEFAULT_EVENTS)
+
+
+def test_every_member_of_the_post_counts(world: World, ask: Ask) -> None:
+    world.sim.another_tool_registers(FOREIGN)
+    other = "https://app.example.com/api/webhook_receiver?code=new-key"
+    wish = {"webhook_url": other, "events": ["referral-created"], "overwrite": True, "test": False}
+
+    status, answer = ask("POST", json.dumps(wish))
+
+    assert (status, answer["result"], answer["test"]) == (200, "updated", None)
+    assert world.registered() == (other, ("referral-created",))
+
+
+def test_a_foreign_registration_is_409(world: World, ask: Ask) -> None:
+    world.sim.another_tool_registers(FOREIGN)
+
+    status, answer = ask("POST", '{"overwrite": false}')
+
+    assert (status, answer["result"]) == (409, "refused")
+    assert not [secret for secret in SECRETS if secret in json.dumps(answer)]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ("not JSON", "body"),
+        ("[]", "body"),
+        ('{"overwrit": true}', "overwrit"),
+        ('{"overwrite": "yes"}', "overwrite"),
+        ('{"events": "referral-created"}', "events"),
+        ('{"events": [7]}', "events.0"),
+        ('{"events": ["referral-craeted"]}', "events"),
+        ('{"webhook_url": "http://app.example.com/"}', "webhook_url"),
+        ('{"webhook_url": 7}', "webhook_url"),
+    ],
+)
+def test_bad_input_is_400_and_names_the_field(world: World, ask: Ask, body: str, field: str) -> None:
+    status, answer = ask("POST", body)
+
+    assert (status, answer["field"]) == (400, field)
+    assert field in answer["error"]
+    assert world.writes() == 0
+
+
+def test_get_shows_and_changes_nothing(world: World, ask: Ask) -> None:
+    status, answer = ask("GET")
+
+    assert (status, answer["actual"], answer["desired"]["events"]) == (200, None, list(DEFAULT_EVENTS))
+    assert world.writes() == 0
+
+
+def test_a_failure_of_partner_center_is_502_in_words(world: World, ask: Ask) -> None:
+    world.sim.partner_tenant_id = "another"
+
+    status, answer = ask("POST")
+
+    assert status == 502
+    assert "Partner Center webhooks answered 403" in answer["error"]
+    assert "Referrals admin" in answer["next_step"]
+    assert answer["request_id"]
+
+
+def test_wrong_settings_are_500_with_the_list(ask: Ask, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blueprint, "registrar", lambda: world.registrar(WEBHOOK_URL="ftp://x"))
+
+    status, answer = ask("GET")
+
+    assert status == 500
+    assert len(answer["problems"]) == 1
+    assert "WEBHOOK_URL" in answer["problems"][0]
+
+
+def test_the_registrar_is_built_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    complete = {
+        "WEBHOOK_URL": OURS,
+        "PARTNER_CENTER_TENANT_ID": "t",
+        "PARTNER_CENTER_CLIENT_ID": "c",
+        "PARTNER_CENTER_CLIENT_SECRET": "s",
+    }
+    monkeypatch.setattr(blueprint.services, "process_services", lambda: Services(complete))
+    assert isinstance(blueprint.registrar(), Registrar)
+
+    monkeypatch.setattr(blueprint.services, "process_services", lambda: Services({}))
+    with pytest.raises(SettingsError, match="PARTNER_CENTER_CLIENT_SECRET is missing"):
+        blueprint.registrar()
+
+
+def test_the_timer_checks(world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(blueprint, "registrar", world.registrar)
+    world.sim.another_tool_registers(FOREIGN)
+
+    blueprint.check_registration(TimerRequest())
+
+    assert ("ERROR", "registration.taken_over") in events_logged(caplog)
