@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 Side = Literal["partner_center", "microsoft", "crm"]
 
+ALL_SIDES: frozenset[Side] = frozenset({"partner_center", "microsoft", "crm"})
+
 MICROSOFT = "msft"
 """Microsoft's organizationId. https://learn.microsoft.com/partner-center/developer/referral-resources"""
 
@@ -123,8 +125,9 @@ class Link:
     """What we know of one deal: which referral and record belong together, and what both sides held when they agreed.
 
     `base` maps a field's name to [Partner Center's value, the CRM's value] at the last agreement. The versions are what
-    each system gave us with the values we last read or wrote. `claim` and `claim_until_utc` say who works on it now;
-    `look_again` which sides were reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
+    each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
+    the base, so that they are read again next time. `claim` and `claim_until_utc` say who works on it now, `look_again`
+    which sides were reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
     """
 
     deal: str
@@ -138,6 +141,7 @@ class Link:
     microsoft_updated: str = ""
     record_version: str = ""
     base: dict[str, list[Any]] = field(default_factory=dict)
+    unsettled: frozenset[Side] = frozenset()
     failure: str = ""
     audit_text: str = ""
     intent: Intent | None = None
@@ -160,5 +164,5 @@ def ticks(text: str) -> int:
         raise ValueError(f"not an ISO 8601 time: {text!r}")
     whole, fraction, zone = found.groups()
     moment = datetime.fromisoformat(whole + (zone or "+00:00").replace("Z", "+00:00"))
-    since = moment.astimezone(UTC) - datetime(1, 1, 1, tzinfo=UTC)
+    since = moment - datetime(1, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 10_000_000 + int((fraction or "0").ljust(7, "0"))

@@ -1,0 +1,14 @@
+"""The one FunctionApp: registers the blueprints, nothing else."""
+
+import azure.functions as func
+
+from crm_poller import bp as crm_poller
+from reconciler import bp as reconciler
+from register_webhook import bp as register_webhook
+from sync_worker import bp as sync_worker
+from webhook_receiver import bp as webhook_receiver
+
+app = func.FunctionApp()
+
+for blueprint in (webhook_receiver, register_webhook, crm_poller, reconciler, sync_worker):
+    app.register_functions(blueprint)

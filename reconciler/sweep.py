@@ -1,0 +1,50 @@
+"""Finds what the webhook missed: referrals updated since the watermark become messages. The watermark moves last."""
+
+from __future__ import annotations
+
+import json
+
+from shared.logs import log
+from shared.messages import SyncRequest
+from shared.model import Referral, ticks
+from shared.services import Services
+
+CURSOR = "sweep"
+OVERLAP_S = 600
+"""How far each sweep looks back behind the newest referral it knows: an update may become visible late."""
+
+TICKS_PER_S = 10_000_000
+
+
+def sweep(services: Services) -> int:
+    """Sweep once; return how many messages were sent. An idle sweep is one request.
+
+    The first sweep takes every referral there is, so that an installation begins with the whole picture.
+    """
+    cursor = services.cursors.load(CURSOR)
+    state = json.loads(cursor.value) if cursor.value else {"watermark": None, "seen": {}}
+    seen: dict[str, str] = dict(state["seen"])
+    watermark: str | None = state["watermark"]
+    sent = 0
+    for page in services.partner_center.updated_since(watermark, overlap_s=OVERLAP_S):
+        for referral in page:
+            if seen.get(referral.id) != referral.updated:
+                services.queue.send(_request(referral))
+                seen[referral.id] = referral.updated
+                sent += 1
+    if sent:
+        services.cursors.save(CURSOR, _state(seen), cursor.etag)
+        log.info("sweep.found", extra={"messages": sent})
+    return sent
+
+
+def _request(referral: Referral) -> SyncRequest:
+    return SyncRequest(cause="sweep", referral_id=referral.id.lower(), version=referral.updated)
+
+
+def _state(seen: dict[str, str]) -> str:
+    """The newest update is the watermark; of what was seen only the overlap has to be remembered."""
+    newest = max(seen.values(), key=ticks)
+    horizon = ticks(newest) - OVERLAP_S * TICKS_PER_S
+    kept = {referral: updated for referral, updated in seen.items() if ticks(updated) >= horizon}
+    return json.dumps({"watermark": newest, "seen": kept})

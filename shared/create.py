@@ -1,0 +1,147 @@
+"""Decides what a new record and a new referral contain. Performs no I/O.
+
+The deal type follows from two fields of the seller: no help and not visible: private; visible: partner-led; help:
+co-sell, with an invitation to Microsoft as a second referral in the same engagement.
+https://learn.microsoft.com/partner-center/developer/create-a-referral
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as member
+from typing import Any
+
+from shared.decide import EMPTY, Problem, missing, without_counterpart
+from shared.lenses import PERSON_KEYS, Person, Unmapped, Value, at, put
+from shared.lifecycle import Lifecycle
+from shared.mapping import ASSISTANCE, CONSENT, Field, FieldMap, TableMap
+from shared.model import MICROSOFT
+
+
+@dataclass
+class NewReferral:
+    """The document to post, `help` (an assistance code, "" for none), and what keeps it from being posted."""
+
+    document: dict[str, Any] = member(default_factory=dict)
+    help: str = ""
+    problems: list[Problem] = member(default_factory=list)
+
+
+@dataclass
+class NewRecord:
+    """The mapped columns of a record to create, and what could not be carried over."""
+
+    values: dict[str, Any] = member(default_factory=dict)
+    problems: list[Problem] = member(default_factory=list)
+
+
+def new_record(table: TableMap, partner_center: Mapping[str, Value]) -> NewRecord:
+    """Return the columns of a record for a referral, given the referral's canonical values by field name."""
+    new = NewRecord()
+    for field in table.fields:
+        if "create" in field.to_crm:
+            empty = field.lens.read_crm({})
+            try:
+                value = field.lens.to_crm(partner_center[field.name], None if _is_lifecycle(field) else empty)
+                if value is not None and value not in EMPTY:
+                    new.values |= field.lens.write_crm(value)
+            except Unmapped as unmapped:
+                new.problems.append(without_counterpart(field, "Partner Center", unmapped))
+    return new
+
+
+def new_referral(field_map: FieldMap, table: TableMap, crm: Mapping[str, Value]) -> NewReferral:
+    """Return the referral for a record, given the record's canonical values by field name."""
+    new = NewReferral()
+    for field in table.fields:
+        if "create" in field.to_partner_center and not _is_lifecycle(field):
+            try:
+                value = field.lens.to_partner_center(crm[field.name], field.lens.read_partner_center({}))
+            except Unmapped as unmapped:
+                new.problems.append(without_counterpart(field, "the CRM", unmapped))
+                continue
+            if value not in EMPTY:
+                for pointer, raw in field.lens.write_partner_center(value).items():
+                    put(new.document, pointer, raw)
+    new.help = new.document.pop("inviteContext", {}).get("assistanceRequestCode") or ""
+    new.problems += _missing(table, new, crm)
+    _complete(field_map, new)
+    return new
+
+
+def invitation(own: Mapping[str, Any], assistance_code: str) -> dict[str, Any]:
+    """Return the second referral of a co-sell deal, which asks Microsoft for help: our own content and engagement."""
+    shared_content = (
+        "name",
+        "externalReferenceId",
+        "qualification",
+        "campaignId",
+        "customerProfile",
+        "details",
+        "team",
+    )
+    document = {key: copy.deepcopy(own[key]) for key in shared_content if own.get(key) is not None}
+    consent = {**(own.get("consent") or {}), CONSENT.rsplit("/", 1)[1]: True}
+    return document | {
+        "engagementId": own["engagementId"],
+        "type": "Shared",
+        "status": "New",
+        "substatus": "Pending",
+        "consent": consent,
+        "target": [{"type": "BusinessProfileLocation", "id": MICROSOFT}],
+        ASSISTANCE.split("/")[1]: {"assistanceRequestCode": assistance_code},
+    }
+
+
+def _complete(field_map: FieldMap, new: NewReferral) -> None:
+    document, co_sell = new.document, bool(new.help)
+    visible = co_sell or bool(at(document, CONSENT))
+    solutions = at(document, "/details/requirements/solutions") or []
+    document |= {
+        "type": "Shared" if co_sell else "Independent",
+        "qualification": field_map.new_referral.qualification,
+        "status": "New",
+        "substatus": "Pending",
+        # Without the first two Partner Center creates no deal. The doubled "To" is its own spelling.
+        "consent": {
+            "consentToToShareInfoWithOthers": True,
+            "consentToContact": True,
+            CONSENT.rsplit("/", 1)[1]: visible,
+        },
+        "target": [{"type": "SolutionProfile", "id": tag["id"]} for tag in solutions] if co_sell else [],
+    }
+    put(
+        document,
+        "/details/requirements/additionalRequirements",
+        {"attributes": [dict(attribute) for attribute in field_map.new_referral.attributes]},
+    )
+
+
+def _missing(table: TableMap, new: NewReferral, crm: Mapping[str, Value]) -> list[Problem]:
+    problems = []
+    for field in table.fields:
+        if field.required == "always" or (field.required == "co-sell" and new.help):
+            lens, value = field.lens, crm[field.name]
+            if isinstance(lens, Person):
+                # Microsoft's sellers call the customer's contact, so a co-sell deal needs all of it.
+                keys = PERSON_KEYS if field.required == "co-sell" else ("firstName", "lastName", "email")
+                lacking = [column for key, column in lens.parts if key in keys and not (value or {}).get(key)]
+                if lacking:
+                    problems.append(_incomplete(field, lacking))
+            elif value in EMPTY or (isinstance(value, Mapping) and "amount" in value and not all(value.values())):
+                problems.append(missing(field))
+    return problems
+
+
+def _incomplete(field: Field, lacking: list[str]) -> Problem:
+    return Problem(
+        field.label,
+        f"lacks {', '.join(lacking)}, and Partner Center needs it",
+        f"Choose a {field.label.lower()} that has it, or fill it in, and save the record",
+    )
+
+
+def _is_lifecycle(field: Field) -> bool:
+    return isinstance(field.lens, Lifecycle)

@@ -1,0 +1,273 @@
+"""Decides what brings one deal into agreement: three-way merge, field by field. Performs no I/O.
+
+Each side is compared with its own base, the value it held at the last agreement:
+nothing moved: nothing to do; one side moved: carry it over, if the map lets it; both moved to the same: agree;
+both moved apart: the field's conflict rule, and the loser's value goes into the notes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as member
+from datetime import datetime, timedelta
+
+from shared.lenses import Unmapped, Value, Winner
+from shared.lifecycle import Lifecycle, is_closed, is_writable
+from shared.mapping import Field, TableMap
+
+SKEW = timedelta(minutes=2)
+"""Two servers' clocks are only compared when they differ by more than this."""
+
+EMPTY: tuple[Value, ...] = (None, "", [], {"amount": None, "currency": ""})
+"""The canonical values that mean nothing is there."""
+
+WORDS: Mapping[Winner, str] = {"partner_center": "Partner Center", "crm": "the CRM"}
+
+
+@dataclass(frozen=True)
+class Deal:
+    """All that deciding needs to know. Values are canonical, by field name; a side not read stands at its base.
+
+    `shared`: the seller's switch; `invited`: Microsoft is in the engagement already; the times are each server's own.
+    """
+
+    table: TableMap
+    base: Mapping[str, Sequence[Value]]
+    partner_center: Mapping[str, Value]
+    crm: Mapping[str, Value]
+    shared: bool = True
+    invited: bool = False
+    partner_center_updated: datetime | None = None
+    crm_modified: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value to write, and the one it replaces."""
+
+    before: Value
+    after: Value
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something a person has to mend before this field can agree."""
+
+    label: str
+    message: str
+    next_step: str
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.message}. {self.next_step}"
+
+
+@dataclass
+class Plan:
+    """What to write where, and the base to save once it is written. `held`: why nothing may be written at all."""
+
+    to_crm: dict[str, Change] = member(default_factory=dict)
+    to_partner_center: dict[str, Change] = member(default_factory=dict)
+    invite: bool = False
+    base: dict[str, list[Value]] = member(default_factory=dict)
+    notes: list[str] = member(default_factory=list)
+    problems: list[Problem] = member(default_factory=list)
+    held: str = ""
+
+    @property
+    def writes(self) -> bool:
+        return bool(self.to_crm or self.to_partner_center or self.invite)
+
+
+def decide(deal: Deal) -> Plan:
+    """Return the plan for a deal that has both a referral and a record."""
+    plan = Plan(base={name: list(pair) for name, pair in deal.base.items()})
+    if not deal.shared:
+        plan.held = "Sync with Partner Center is No"
+        return plan
+    lifecycle = deal.table.lifecycle
+    _decide_field(deal, lifecycle, plan, sendable=True)
+    sendable = _is_sendable(deal, plan)
+    plan.invite = sendable and _wants_microsoft(deal)
+    for field in deal.table.fields:
+        if field is not lifecycle and not (plan.invite and field is deal.table.assistance):
+            _decide_field(deal, field, plan, sendable=sendable)
+    if plan.invite:
+        _show_to_microsoft(deal, plan)
+    return plan
+
+
+def _is_sendable(deal: Deal, plan: Plan) -> bool:
+    """Whether Partner Center takes edits: the referral is accepted, or this very plan accepts it."""
+    name = deal.table.lifecycle.name
+    change = plan.to_partner_center.get(name)
+    return is_writable(deal.partner_center[name]) or bool(change and is_writable(change.after))
+
+
+def _wants_microsoft(deal: Deal) -> bool:
+    """Help chosen for a deal that Microsoft does not have yet turns it into a co-sell deal."""
+    assistance = deal.table.assistance
+    return bool(assistance and not deal.invited and deal.crm[assistance.name] is not None)
+
+
+def _show_to_microsoft(deal: Deal, plan: Plan) -> None:
+    """Asking for help makes the deal visible to Microsoft's sellers, whatever was chosen before."""
+    consent = deal.table.consent
+    if consent is None:
+        return
+    for side, held, moves in (
+        (deal.partner_center, plan.to_partner_center, consent.to_partner_center),
+        (deal.crm, plan.to_crm, consent.to_crm),
+    ):
+        if not side[consent.name] and "update" in moves:
+            held[consent.name] = Change(side[consent.name], after=True)
+    plan.base[consent.name] = [True, True]
+
+
+def _decide_field(deal: Deal, field: Field, plan: Plan, *, sendable: bool) -> None:
+    partner_center, crm = deal.partner_center[field.name], deal.crm[field.name]
+    base = deal.base.get(field.name)
+    moved_there = base is None or base[0] != partner_center
+    moved_here = base is None or base[1] != crm
+    if not moved_there and not moved_here:
+        return
+    try:
+        if moved_there and moved_here:
+            if field.lens.agree(partner_center, crm):
+                plan.base[field.name] = [partner_center, crm]
+                return
+            winner = _winner(deal, field)
+            if winner is None:
+                plan.problems.append(_held(field, partner_center, crm))
+                return
+            _note_loser(field, plan, winner, partner_center, crm, first=base is None)
+        else:
+            winner = "partner_center" if moved_there else "crm"
+        if winner == "partner_center":
+            _carry_to_crm(field, plan, partner_center, crm)
+        else:
+            _carry_to_partner_center(deal, field, plan, partner_center, crm, sendable=sendable)
+    except Unmapped as unmapped:
+        sender = WORDS["partner_center" if moved_there and not moved_here else "crm"]
+        plan.problems.append(without_counterpart(field, sender, unmapped))
+
+
+def _winner(deal: Deal, field: Field) -> Winner | None:
+    leader = field.lens.leads(deal.partner_center[field.name], deal.crm[field.name])
+    if leader:
+        return leader
+    if "update" not in field.to_partner_center:
+        return "partner_center"
+    if "update" not in field.to_crm:
+        return "crm"
+    if field.conflict == "hold":
+        return None
+    if field.conflict == "latest":
+        return _latest(deal)
+    return field.conflict
+
+
+def _latest(deal: Deal) -> Winner:
+    there, here = deal.partner_center_updated, deal.crm_modified
+    return "partner_center" if there and here and there - here > SKEW else "crm"
+
+
+def _note_loser(field: Field, plan: Plan, winner: Winner, partner_center: Value, crm: Value, *, first: bool) -> None:
+    loser: Winner = "crm" if winner == "partner_center" else "partner_center"
+    value = crm if loser == "crm" else partner_center
+    how = "differed when they were linked" if first else "changed on both sides"
+    if value not in EMPTY and value is not False:
+        plan.notes.append(f"{field.label} {how}: {WORDS[winner]} wins, {WORDS[loser]} had {shown(value)}")
+
+
+def _held(field: Field, partner_center: Value, crm: Value) -> Problem:
+    return Problem(
+        field.label,
+        f"changed on both sides: Partner Center has {shown(partner_center)}, the CRM {shown(crm)}",
+        "Set both sides to the same value; the field map says that neither may win",
+    )
+
+
+def _carry_to_crm(field: Field, plan: Plan, partner_center: Value, crm: Value) -> None:
+    after = field.lens.to_crm(partner_center, crm) if "update" in field.to_crm else crm
+    if after != crm:
+        field.lens.write_crm(after)  # raises Unmapped here, before anything is written
+        plan.to_crm[field.name] = Change(crm, after)
+    plan.base[field.name] = [partner_center, after]
+
+
+def _carry_to_partner_center(
+    deal: Deal, field: Field, plan: Plan, partner_center: Value, crm: Value, *, sendable: bool
+) -> None:
+    if not field.to_partner_center and "update" in field.to_crm:
+        plan.notes.append(f"{field.label}: Partner Center owns it, the CRM's {shown(crm)} was put back")
+        _carry_to_crm(field, plan, partner_center, crm)
+        return
+    if "update" not in field.to_partner_center:
+        if field.to_partner_center and field.name in deal.base:
+            plan.notes.append(f"{field.label}: sent only when the referral is created, {shown(crm)} stays in the CRM")
+        plan.base[field.name] = [partner_center, crm]
+        return
+    after = field.lens.to_partner_center(crm, partner_center)
+    if after == partner_center:
+        _settle(deal, field, plan, partner_center, crm)
+    elif is_closed(deal.partner_center[deal.table.lifecycle.name]):
+        plan.notes.append(f"{field.label}: the referral is closed for good, {shown(crm)} stays in the CRM")
+        plan.base[field.name] = [partner_center, crm]
+    elif not sendable:
+        return  # not accepted yet: the base stays, so that accepting sends it
+    elif field.required == "always" and after in EMPTY:
+        plan.problems.append(missing(field))
+    else:
+        plan.to_partner_center[field.name] = Change(partner_center, after)
+        # A step on the way (accept, then close) leaves the rest of the way to be seen as a change of the CRM.
+        plan.base[field.name] = [after, crm if field.lens.agree(after, crm) else field.lens.to_crm(after, crm)]
+
+
+def _settle(deal: Deal, field: Field, plan: Plan, partner_center: Value, crm: Value) -> None:
+    """The CRM moved to where Partner Center cannot follow: it goes back, or, for a closed deal, is left and noted."""
+    if field.lens.agree(partner_center, crm):
+        plan.base[field.name] = [partner_center, crm]
+    elif isinstance(field.lens, Lifecycle):
+        if is_closed(partner_center) and field.name in deal.base:
+            plan.notes.append(
+                f"{field.label}: the referral is closed as {partner_center['state']} for good, the CRM stays "
+                f"{crm['state'].replace('_', ' ')}"
+            )
+        plan.base[field.name] = [partner_center, crm]
+    else:
+        plan.notes.append(f"{field.label}: cannot be changed to {shown(crm)} in Partner Center, so it was put back")
+        _carry_to_crm(field, plan, partner_center, crm)
+
+
+def missing(field: Field) -> Problem:
+    """The problem of a field that Partner Center needs and the CRM has not filled."""
+    return Problem(field.label, "is empty, and Partner Center needs it", f"Fill in {field.label} and save the record")
+
+
+def without_counterpart(field: Field, sender: str, unmapped: Unmapped) -> Problem:
+    """The problem of a value that the field map does not know."""
+    return Problem(
+        field.label,
+        f"{sender} holds {shown(unmapped.value)}, which has no counterpart",
+        f"Known are {unmapped.accepted}: choose one of them, or add the value to the field map",
+    )
+
+
+def shown(value: Value) -> str:
+    """Return a value as a person would write it, cut to one line."""
+    if isinstance(value, Mapping) and "amount" in value:
+        text = f"{value['amount'] or 'no amount'} {value['currency']}".strip()
+    elif isinstance(value, Mapping) and "state" in value:
+        text = str(value["state"]).replace("_", " ")
+    elif isinstance(value, bool):
+        text = "Yes" if value else "No"
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        text = ", ".join(str(entry.get("email") or entry.get("id") or "?") for entry in value)
+    elif isinstance(value, str):
+        text = f"“{value}”" if value else "nothing"
+    else:
+        text = "nothing" if value in (None, [], {}) else json.dumps(value, ensure_ascii=False)
+    line = " ".join(text.split())
+    return line if len(line) <= 120 else line[:119] + "…"

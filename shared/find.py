@@ -1,0 +1,91 @@
+"""Finds the deal that a message is about: by our own referral, by Microsoft's copy, or by a CRM record."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.errors import NotFound
+from shared.messages import SyncRequest
+from shared.model import Link, Record, RecordRef, Referral
+from shared.store.deals import deal_of_record, deal_of_referral
+
+if TYPE_CHECKING:
+    from shared.services import Services
+
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+@dataclass
+class Found:
+    """A deal, its link if it has one, and what had to be read on the way (so that nothing is read twice)."""
+
+    deal: str
+    link: Link | None = None
+    own: Referral | None = None
+    microsoft: Referral | None = None
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The message is about no deal of ours; `why` in words."""
+
+    why: str
+
+
+def find_deal(request: SyncRequest, services: Services) -> Found | Nothing:
+    """Return the deal of a message. Calls an outside system only for a referral or record not seen before."""
+    known = services.deals.find(referral_id=request.referral_id, record=request.record)
+    if known:
+        return Found(known, services.deals.load(known))
+    if request.record:
+        return _by_record(request, request.record, services)
+    return _by_referral(request.referral_id or "", services)
+
+
+def _by_referral(referral_id: str, services: Services) -> Found | Nothing:
+    read = services.partner_center.get(referral_id)
+    if not read.is_microsofts:
+        return _of_own_referral(read, None, services)
+    # The event named Microsoft's copy: our own referral is the other one of the engagement.
+    known = services.deals.find(engagement_id=read.engagement_id)
+    if known:
+        return Found(known, services.deals.load(known), microsoft=read)
+    own = next((row for row in services.partner_center.engagement(read.engagement_id) if not row.is_microsofts), None)
+    if own is None:
+        return Nothing(f"engagement {read.engagement_id} has no referral of ours")
+    return _of_own_referral(own, read, services)
+
+
+def _of_own_referral(own: Referral, microsoft: Referral | None, services: Services) -> Found:
+    """A referral that names a record of ours was created from it: the deal is that record's, never a new one."""
+    if _GUID.fullmatch(own.external_reference_id):
+        for table in services.field_map.tables:
+            known = services.deals.find(record=RecordRef(table, own.external_reference_id.lower()))
+            if known:
+                return Found(known, services.deals.load(known), own=own, microsoft=microsoft)
+    deal = deal_of_referral(own.id)
+    return Found(deal, services.deals.load(deal), own=own, microsoft=microsoft)
+
+
+def _by_record(request: SyncRequest, ref: RecordRef, services: Services) -> Found | Nothing:
+    if request.deleted:
+        return Nothing(f"{ref} was deleted and was never linked")
+    table = services.field_map.tables.get(ref.table)
+    if table is None:
+        return Nothing(f"the field map has no table {ref.table}")
+    try:
+        record = services.crm.read(ref)
+    except NotFound:
+        return Nothing(f"{ref} does not exist")
+    referral_id = str(record.values.get(table.columns.referral_id) or "").strip().lower()
+    if referral_id:
+        # Linked before we came (by the Power Automate connector), or by us just before a crash.
+        deal = services.deals.find(referral_id=referral_id) or deal_of_referral(referral_id)
+        return Found(deal, services.deals.load(deal), record=record)
+    if table.columns.sync_flag and not record.values.get(table.columns.sync_flag):
+        return Nothing(f"{ref} is not to be synchronized")
+    deal = deal_of_record(ref)
+    return Found(deal, services.deals.load(deal), record=record)

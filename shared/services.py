@@ -1,0 +1,206 @@
+"""Builds everything from the settings: the only module that knows the concrete clients and stores.
+
+Each part is built on first use and kept for the life of the process, so that the webhook never loads what only the
+worker needs. Tests give a Services their own parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, TypeVar
+
+from shared.settings import (
+    CrmChoice,
+    Dynamics365Settings,
+    Group,
+    PartnerCenterSettings,
+    StorageSettings,
+    load,
+)
+
+if TYPE_CHECKING:
+    import requests
+
+    from shared.mapping import FieldMap
+    from shared.model import Referral
+    from shared.remote.auth import EntraTokens, TokenSource
+    from shared.remote.crm import Crm
+    from shared.remote.dialect import Dialect
+    from shared.remote.http import Remote
+    from shared.remote.partner_center import PartnerCenter
+    from shared.remote.partner_center_webhooks import PartnerCenterWebhooks
+    from shared.remote.token_store import TokenStore
+    from shared.store.cursors import Cursors
+    from shared.store.deals import Deals
+    from shared.store.failures import Failures
+    from shared.store.queue import Queue
+    from shared.store.tables import TableStorage
+
+G = TypeVar("G", bound=Group)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Services:
+    """The parts of one process.
+
+    `environ` None: the process's own environment; `session` None: each remote has its own; `sleep` waits the seconds
+    between retries within one call.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        sleep: Callable[[float], None] = time.sleep,
+        session: requests.Session | None = None,
+    ) -> None:
+        self._environ = environ
+        self.session = session
+        self._sleep = sleep
+        self.clock = clock
+
+    def settings(self, group: type[G]) -> G:
+        """Return a group of settings. Raises SettingsError with all of the group's problems."""
+        return load(group, self._environ)
+
+    # ------------------------------------------------------------ storage
+
+    @cached_property
+    def queue(self) -> Queue:
+        from shared.store.queue import WorkQueue
+
+        return WorkQueue(self.settings(StorageSettings))
+
+    @cached_property
+    def _tables(self) -> TableStorage:
+        from shared.store.tables import TableStorage
+
+        return TableStorage(self.settings(StorageSettings))
+
+    @cached_property
+    def deals(self) -> Deals:
+        from shared.store.deals import Deals
+
+        return Deals(self._tables.table("CosellDeals"), self._tables.table("CosellIndex"), self.clock)
+
+    @cached_property
+    def failures(self) -> Failures:
+        from shared.store.failures import Failures
+
+        return Failures(self._tables.table("CosellIndex"), self.clock)
+
+    @cached_property
+    def cursors(self) -> Cursors:
+        from shared.store.cursors import Cursors
+
+        return Cursors(self._tables.table("CosellCursors"))
+
+    # ------------------------------------------------------------ the outside systems
+
+    @cached_property
+    def partner_center(self) -> PartnerCenter:
+        from shared.remote.partner_center import DIALECT, PartnerCenter
+
+        settings = self._partner_center
+        return PartnerCenter(
+            self._remote("Partner Center", settings.url, self._partner_center_user(settings.scope), DIALECT)
+        )
+
+    @cached_property
+    def webhooks(self) -> PartnerCenterWebhooks:
+        from shared.remote.partner_center_webhooks import WEBHOOKS_DIALECT, PartnerCenterWebhooks
+
+        settings = self._partner_center
+        return PartnerCenterWebhooks(
+            self._remote(
+                "Partner Center webhooks",
+                settings.webhooks_url,
+                self._partner_center_user(settings.webhooks_scope),
+                WEBHOOKS_DIALECT,
+            )
+        )
+
+    @cached_property
+    def crm(self) -> Crm:
+        from shared.errors import SettingsError
+
+        choice = self.settings(CrmChoice).crm
+        if choice == "dynamics365":
+            return self._dynamics365()
+        raise SettingsError([f"CRM={choice}: this version speaks to dynamics365 only"])
+
+    @cached_property
+    def field_map(self) -> FieldMap:
+        from shared.mapping import load_field_map
+
+        return load_field_map(self.settings(CrmChoice).field_map)
+
+    def referral_link(self, referral: Referral) -> str:
+        """Return the address at which a person finds the referral in Partner Center."""
+        template = self._partner_center.referral_link
+        return template.replace("{referral_id}", referral.id).replace("{engagement_id}", referral.engagement_id)
+
+    @cached_property
+    def _partner_center(self) -> PartnerCenterSettings:
+        return self.settings(PartnerCenterSettings)
+
+    @cached_property
+    def _refresh_tokens(self) -> TokenStore:
+        from shared.remote.token_store import FileTokenStore, KeyVaultTokenStore
+
+        settings = self._partner_center
+        if settings.token_vault_url:
+            return KeyVaultTokenStore(settings.token_vault_url)
+        return FileTokenStore(settings.token_file)
+
+    def _partner_center_user(self, scope: str) -> TokenSource:
+        from shared.remote.auth import RefreshToken
+
+        settings = self._partner_center
+        configured = settings.refresh_token.get_secret_value() if settings.refresh_token else None
+        tokens = self._entra(
+            settings.authority, settings.tenant_id, settings.client_id, settings.client_secret.get_secret_value()
+        )
+        return RefreshToken(tokens, scope, self._refresh_tokens, configured)
+
+    def _dynamics365(self) -> Crm:
+        from shared.remote.auth import ClientCredentials, ManagedIdentity
+        from shared.remote.dataverse import API_PATH, Dataverse
+        from shared.remote.dataverse_errors import DIALECT
+
+        settings = self.settings(Dynamics365Settings)
+        scope = f"{settings.url}/.default"
+        user: TokenSource
+        if settings.client_secret:
+            secret = settings.client_secret.get_secret_value()
+            user = ClientCredentials(
+                self._entra(settings.authority, settings.tenant_id or "", settings.client_id or "", secret), scope
+            )
+        else:
+            user = ManagedIdentity(scope, settings.client_id, clock=self.clock)
+        shapes = {name: table.shape for name, table in self.field_map.tables.items()}
+        return Dataverse(self._remote("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), shapes)
+
+    def _entra(self, authority: str, tenant_id: str, client_id: str, client_secret: str) -> EntraTokens:
+        from shared.remote.auth import ENTRA, EntraTokens
+
+        entra = self._remote("Entra ID", authority, None, ENTRA)
+        return EntraTokens(entra, tenant_id, client_id, client_secret, clock=self.clock)
+
+    def _remote(self, name: str, url: str, user: TokenSource | None, dialect: Dialect) -> Remote:
+        from shared.remote.http import Remote
+
+        return Remote(name, url, user, dialect=dialect, session=self.session, clock=self.clock, sleep=self._sleep)
+
+
+@lru_cache(maxsize=1)
+def process_services() -> Services:
+    """The one Services of this process, which the triggers share."""
+    return Services()

@@ -1,0 +1,190 @@
+"""Brings one deal into agreement: find it, claim it, then read, decide and act until nothing is left to write.
+
+Every source of change only says "look at this deal". Running twice writes nothing the second time; a crash at any point
+leaves a state from which the next run converges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from shared.act import Actor
+from shared.decide import decide
+from shared.errors import NotFound, Permanent, Retryable, Unavailable, VersionConflict
+from shared.find import Nothing, find_deal
+from shared.lifecycle import is_writable
+from shared.logs import log
+from shared.messages import SyncRequest
+from shared.model import ALL_SIDES, Link, Side, ticks
+from shared.store.deals import deal_of_record, deal_of_referral
+from shared.view import View
+
+if TYPE_CHECKING:
+    from shared.services import Services
+
+ROUNDS = 5
+"""Times a deal is read and decided anew because somebody changed it meanwhile, before its message is put back."""
+
+BUSY_S = 30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a message ended. `deal` is "" when it is about none of ours; `why` in words."""
+
+    result: Literal["coalesced", "busy", "ignored", "agreed", "written", "failed"]
+    deal: str = ""
+    why: str = ""
+
+
+def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = False) -> Outcome:
+    """Look at the deal a message is about. Raises Retryable when the message has to come back later.
+
+    `redelivered`: the message was handed out before and not finished, so a claim found on the deal may be a dead run's.
+    """
+    try:
+        found = find_deal(request, services)
+    except Permanent as refusal:
+        return _unreadable(request, services, refusal)
+    if isinstance(found, Nothing):
+        return Outcome("ignored", why=found.why)
+    if found.link and _is_known(found.link, request):
+        return Outcome("coalesced", found.deal)
+    if found.link and found.link.state == "tombstone" and request.cause != "operator":
+        return Outcome("ignored", found.deal, "the record was deleted in the CRM")
+    if found.link and found.link.record and request.record and request.record != found.link.record:
+        return Outcome("ignored", found.deal, f"{request.record} was converted to {found.link.record}")
+    sides = _sides(found.link, request)
+    link = services.deals.claim(found.link or found.deal, sides=sides)
+    if link and _is_known(link, request) and not link.look_again:
+        # Its holder finished between our read and our claim.
+        marks = services.deals.release(link)
+        if not marks:
+            return Outcome("coalesced", link.deal)
+        sides = marks
+    if link is None:
+        if redelivered:
+            raise Retryable(f"deal {found.deal} is claimed, perhaps by a run that died", retry_after_s=BUSY_S)
+        return Outcome("busy", found.deal, "its holder will look again")
+    return _Run(services, request, View.of(services, link, found)).finish(sides | link.look_again)
+
+
+def _is_known(link: Link, request: SyncRequest) -> bool:
+    """Whether the link already holds what the message reports. Only versions of the same system are compared."""
+    if request.version is None or request.cause == "operator" or link.intent:
+        return False
+    if request.record:
+        return request.record == link.record and request.version == link.record_version
+    seen = {link.referral_id: link.referral_updated, link.microsoft_referral_id: link.microsoft_updated}
+    updated = seen.get(request.referral_id or "", "")
+    try:
+        return bool(updated) and ticks(request.version) <= ticks(updated)
+    except ValueError:
+        return False
+
+
+def _sides(link: Link | None, request: SyncRequest) -> frozenset[Side]:
+    if link is None or request.cause == "operator":
+        return ALL_SIDES
+    if request.record:
+        return frozenset({"crm"})
+    return frozenset({"microsoft"} if request.referral_id == link.microsoft_referral_id else {"partner_center"})
+
+
+def _unreadable(request: SyncRequest, services: Services, refusal: Permanent) -> Outcome:
+    """A referral or record that was never seen and may not be read: recorded, so that a person can find out why."""
+    if (request.event or "").startswith("related-"):
+        # Somebody else's copy in the engagement, which need not be ours to read.
+        log.warning("sync.related_unreadable", extra={"referral": request.referral_id, "why": str(refusal)})
+        return Outcome("ignored", why=str(refusal))
+    deal = deal_of_record(request.record) if request.record else deal_of_referral(request.referral_id or "")
+    link = services.deals.claim(deal, sides=ALL_SIDES)
+    if link is None:
+        return Outcome("busy", deal)
+    actor = Actor(services, request, View(services, link))
+    actor.fail(refusal)
+    actor.release()
+    return actor.outcome()
+
+
+class _Run:
+    """One claimed deal, worked on until nobody asks to look again."""
+
+    def __init__(self, services: Services, request: SyncRequest, view: View) -> None:
+        self.services = services
+        self.view = view
+        self.actor = Actor(services, request, view)
+
+    def finish(self, sides: frozenset[Side]) -> Outcome:
+        try:
+            while sides:
+                self._agree(sides)
+                sides = self.actor.release()
+        except Retryable as later:
+            self.actor.abandon(later)
+            raise
+        except Exception as unexpected:
+            # Whatever it is, the deal must not stay claimed: the message comes back before the claim would expire.
+            self.actor.abandon(unexpected)
+            raise
+        return self.actor.outcome()
+
+    def _agree(self, sides: frozenset[Side]) -> None:
+        """Read, decide, act; again from fresh reads when a conditional write met a newer version."""
+        for _ in range(ROUNDS):
+            try:
+                self._round(sides)
+            except VersionConflict as conflict:
+                self.actor.conflicted(conflict)
+                sides = ALL_SIDES
+            else:
+                return
+        raise Unavailable(f"deal {self.view.link.deal} kept changing while it was written", retry_after_s=BUSY_S)
+
+    def _round(self, sides: frozenset[Side]) -> None:
+        self.actor.begin()
+        try:
+            if not self._read(sides):
+                return
+            if self._both_exist():
+                self._carry_out()
+                self._follow_conversion()
+        except Permanent as refusal:
+            self.actor.fail(refusal)
+        self.actor.report()
+
+    def _read(self, sides: frozenset[Side]) -> bool:
+        view = self.view
+        try:
+            view.read(sides)
+        except NotFound as gone:
+            if view.link.record is None or gone.remote != self.services.crm.name:
+                raise
+            view.link.state = "tombstone"
+            self.actor.note(f"{view.link.record} does not exist any more; the referral stays as it is")
+            return False
+        return True
+
+    def _both_exist(self) -> bool:
+        """Make the side that is missing, if it should be there. Returns whether both are."""
+        if self.view.link.record is None:
+            return self.actor.create_record()
+        if not self.view.link.referral_id:
+            return self.actor.create_referral()
+        return True
+
+    def _carry_out(self) -> None:
+        """Act until deciding again finds nothing to write: what a write brought back may itself be a change."""
+        for _ in range(ROUNDS):
+            if not self.actor.carry_out(decide(self.view.deal())):
+                return
+        raise Unavailable(f"deal {self.view.link.deal} does not come to rest", retry_after_s=BUSY_S)
+
+    def _follow_conversion(self) -> None:
+        """An accepted lead goes on as an opportunity."""
+        view = self.view
+        values = view.partner_center_values or {}
+        if view.table.converts_to and is_writable(values.get(view.table.lifecycle.name)) and view.is_shared:
+            self.actor.convert()
+            self._carry_out()

@@ -1,0 +1,187 @@
+"""What is known of one deal while it is worked on: the link, what was read of each side, and the canonical values.
+
+A side that nobody reported changed is not read but stands at its base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from shared.decide import EMPTY, Deal
+from shared.find import Found
+from shared.lenses import Value
+from shared.mapping import Field, TableMap
+from shared.model import ALL_SIDES, Link, Record, Referral, Side, ticks
+
+if TYPE_CHECKING:
+    from shared.services import Services
+
+
+@dataclass
+class View:
+    """`own` and `microsoft` are the two referrals of the engagement, `record` the CRM's; None: not read in this run.
+
+    `fresh`: sides that finding the deal read already, which need no second read.
+    """
+
+    services: Services
+    link: Link
+    own: Referral | None = None
+    microsoft: Referral | None = None
+    record: Record | None = None
+    partner_center_values: Mapping[str, Value] | None = None
+    crm_values: Mapping[str, Value] | None = None
+    fresh: frozenset[Side] = frozenset()
+
+    @classmethod
+    def of(cls, services: Services, link: Link, found: Found) -> View:
+        view = cls(services, link, found.own, found.microsoft, found.record)
+        view._adopt_ids()
+        if link.base:
+            # Read before the claim: another run may have synchronized something newer since.
+            view.own = view.microsoft = view.record = None
+        read: dict[Side, object] = {"partner_center": view.own, "microsoft": view.microsoft, "crm": view.record}
+        view.fresh = frozenset(side for side, what in read.items() if what)
+        return view
+
+    @property
+    def table(self) -> TableMap:
+        """The map of the record's table; before there is a record, of the table that takes opportunities."""
+        tables = self.services.field_map
+        if self.link.record:
+            return tables.tables[self.link.record.table]
+        chosen = tables.table_for(is_lead=False)
+        assert chosen is not None
+        return chosen
+
+    def read(self, sides: frozenset[Side]) -> None:
+        """Read the sides named, and those whose base does not say what they hold. Raises NotFound and the rest."""
+        sides = (sides | self._unknown()) - self.fresh
+        self.fresh = frozenset()
+        link, services = self.link, self.services
+        if "partner_center" in sides and link.referral_id:
+            self.own = services.partner_center.get(link.referral_id)
+        if "microsoft" in sides:
+            self._read_microsoft()
+        if "crm" in sides and link.record:
+            self.record = services.crm.read(link.record)
+        self._adopt_ids()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the canonical values anew from what was read."""
+        self.partner_center_values = self.partner_center_of(self.table)
+        self.crm_values = {field.name: self._crm(field) for field in self.table.fields}
+
+    def partner_center_of(self, table: TableMap) -> dict[str, Value]:
+        """Return Partner Center's values as this table's fields see them."""
+        return {field.name: self._partner_center(field) for field in table.fields}
+
+    def wrote_record(self, record: Record) -> None:
+        """Take over what a write brought back; it may lack columns of related rows, which a write does not change."""
+        known = self.record.values if self.record else {}
+        self.record = Record(record.ref, record.version, {**known, **record.values}, record.modified)
+        self.refresh()
+
+    def deal(self) -> Deal:
+        """Return what deciding needs."""
+        assert self.partner_center_values is not None
+        assert self.crm_values is not None
+        return Deal(
+            table=self.table,
+            base=self.link.base,
+            partner_center=self.partner_center_values,
+            crm=self.crm_values,
+            shared=self.is_shared,
+            invited=bool(self.link.microsoft_referral_id) or bool(self.own and self._invited_by_microsoft(self.own)),
+            partner_center_updated=_moment(self.own.updated) if self.own else None,
+            crm_modified=self.record.modified if self.record else None,
+        )
+
+    @property
+    def is_shared(self) -> bool:
+        """The seller's switch; a record that was not read counts as shared, because held deals are always read."""
+        flag = self.table.columns.sync_flag
+        return not flag or self.record is None or bool(self.record.values.get(flag))
+
+    def system_value(self, column: str) -> Any:
+        return self.record.values.get(column) if self.record and column else None
+
+    def settled(self) -> frozenset[Side]:
+        """Return the sides whose values are all in the base."""
+        assert self.partner_center_values is not None
+        assert self.crm_values is not None
+        open_there = any(
+            self.link.base.get(name, [None])[0] != value for name, value in self.partner_center_values.items()
+        )
+        open_here = any(self.link.base.get(name, [None, None])[1] != value for name, value in self.crm_values.items())
+        unsettled = (frozenset({"partner_center", "microsoft"}) if open_there else frozenset()) | (
+            frozenset({"crm"}) if open_here else frozenset()
+        )
+        return ALL_SIDES - unsettled
+
+    def remember_versions(self) -> None:
+        """Put the versions of what was read into the link, so that reports about it need no second look."""
+        if self.own:
+            self.link.referral_etag, self.link.referral_updated = self.own.etag, self.own.updated
+        if self.microsoft:
+            self.link.microsoft_updated = self.microsoft.updated
+        if self.record:
+            self.link.record_version = self.record.version
+
+    def _unknown(self) -> frozenset[Side]:
+        if all(field.name in self.link.base for field in self.table.fields):
+            return self.link.unsettled
+        return ALL_SIDES
+
+    def _read_microsoft(self) -> None:
+        link, partner_center = self.link, self.services.partner_center
+        if link.microsoft_referral_id:
+            self.microsoft = partner_center.get(link.microsoft_referral_id)
+        elif self.own and self.own.document.get("type") == "Shared" and link.engagement_id and not link.intent:
+            engagement = partner_center.engagement(link.engagement_id)
+            self.microsoft = next((row for row in engagement if row.is_microsofts), None)
+
+    def _adopt_ids(self) -> None:
+        link = self.link
+        if self.own:
+            link.referral_id, link.engagement_id = self.own.id.lower(), self.own.engagement_id.lower()
+        if self.microsoft:
+            link.microsoft_referral_id = self.microsoft.id.lower()
+        if self.record and link.record is None:
+            link.record = self.record.ref
+        if self.record and not link.referral_id:
+            link.referral_id = str(self.system_value(self.table.columns.referral_id) or "").strip().lower()
+        if self.record and not link.audit_text:
+            link.audit_text = str(self.system_value(self.table.columns.audit) or "")
+
+    def _partner_center(self, field: Field) -> Value:
+        """A field's value by whose copy holds it; what was not read stands at its base."""
+        base = self.link.base.get(field.name)
+        before = base[0] if base else field.lens.read_partner_center({})
+        own = field.lens.read_partner_center(self.own.document) if self.own else before
+        theirs = field.lens.read_partner_center(self.microsoft.document) if self.microsoft else before
+        if field.copy == "own":
+            return own
+        if field.copy == "microsoft":
+            return theirs
+        return next((value for value in (theirs, own) if value not in EMPTY), own)
+
+    def _crm(self, field: Field) -> Value:
+        """A field's value; columns that came back with a write may lack those of related rows, which stand at base."""
+        base = self.link.base.get(field.name)
+        if self.record and all(column in self.record.values for column in field.lens.columns):
+            return field.lens.read_crm(self.record.values)
+        return base[1] if base else field.lens.read_crm({})
+
+    @staticmethod
+    def _invited_by_microsoft(own: Referral) -> bool:
+        inviter = ((own.document.get("inviteContext") or {}).get("invitedBy") or {}).get("organizationId")
+        return own.document.get("direction") == "Incoming" and str(inviter or "").lower() == "msft"
+
+
+def _moment(text: str) -> datetime | None:
+    return datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=ticks(text) // 10) if text else None

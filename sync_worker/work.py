@@ -1,0 +1,58 @@
+"""What happens to one message: worked off, put back for later without counting as a failure, or given up and recorded."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from shared.errors import Retryable, SettingsError
+from shared.logs import log
+from shared.messages import SyncRequest
+from shared.services import Services
+from shared.sync import sync_one
+
+FIRST_DELAY_S = 30
+LONGEST_DELAY_S = 3_600
+SETTINGS_DELAY_S = 300
+
+
+def work_off(body: bytes, services: Services, *, redelivered: bool) -> None:
+    """Bring the deal into agreement. Raises only what is unexpected: the host then redelivers, and counts."""
+    request = SyncRequest.model_validate_json(body)
+    fields = {"correlation_id": request.correlation_id, "cause": request.cause}
+    try:
+        outcome = sync_one(request, services, redelivered=redelivered)
+    except Retryable as later:
+        delay_s = later.retry_after_s if later.retry_after_s is not None else _backoff_s(request.deferrals)
+        _put_back(request, services, delay_s, str(later), fields)
+    except SettingsError as wrong:
+        _put_back(request, services, SETTINGS_DELAY_S, str(wrong), fields)
+    else:
+        log.info("sync." + outcome.result, extra={**fields, "deal": outcome.deal, "why": outcome.why})
+
+
+def give_up(body: bytes, services: Services) -> None:
+    """Record a message that failed too often as a failure that a person can see and replay."""
+    try:
+        request = SyncRequest.model_validate_json(body)
+    except ValidationError:
+        log.exception("sync.unreadable_message")
+        services.failures.put("unreadable", f"a message on the queue is no sync request: {body[:200]!r}")
+        return
+    record = f"{request.record_table}_{request.record_id}"
+    deal = services.deals.find(referral_id=request.referral_id, record=request.record) or request.referral_id or record
+    log.error("sync.given_up", extra={"deal": deal, "correlation_id": request.correlation_id})
+    services.failures.put(
+        deal,
+        "something unexpected went wrong each time this deal was looked at",
+        next_step=f"Search the log for {request.correlation_id}; any later change to the deal is tried anew",
+        correlation_id=request.correlation_id,
+    )
+
+
+def _put_back(request: SyncRequest, services: Services, delay_s: float, why: str, fields: dict[str, str]) -> None:
+    services.queue.send(request.deferred(), delay_s=delay_s)
+    log.warning("sync.deferred", extra={**fields, "delay_s": round(delay_s), "why": why})
+
+
+def _backoff_s(deferrals: int) -> float:
+    return float(min(FIRST_DELAY_S * 2 ** min(deferrals, 10), LONGEST_DELAY_S))
