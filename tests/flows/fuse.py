@@ -1,0 +1,62 @@
+"""A fuse that blows at the n-th moment the product touches the outside: it stands for a process that dies there.
+
+A moment is just before a call to Storage, the queue or an outside system: dying after a call is, to everyone else, the
+same as dying before the next one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+
+class ProcessDied(BaseException):
+    """Not an Exception: nothing in the product may catch it, as nothing runs any more when a process is killed."""
+
+
+class Fuse:
+    """Counts moments; blows at `blow_at` (counted from 1) once, and never again until it is set anew."""
+
+    def __init__(self) -> None:
+        self.moments: list[str] = []
+        self.blow_at = 0
+
+    def set(self, blow_at: int) -> None:
+        self.moments, self.blow_at = [], blow_at
+
+    def moment(self, name: str) -> None:
+        self.moments.append(name)
+        if len(self.moments) == self.blow_at:
+            self.blow_at = 0
+            raise ProcessDied(name)
+
+
+class Fused:
+    """Passes every method call on, with the fuse in the line."""
+
+    def __init__(self, target: Any, name: str, fuse: Fuse) -> None:
+        self._target, self._name, self._fuse = target, name, fuse
+
+    def __getattr__(self, attribute: str) -> Any:
+        found = getattr(self._target, attribute)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **options: Any) -> Any:
+            self._fuse.moment(f"{self._name}.{attribute}")
+            return found(*args, **options)
+
+        return call
+
+
+class FusedSession(requests.Session):
+    """The way to the outside systems, with the fuse in the line."""
+
+    def __init__(self, fuse: Fuse) -> None:
+        super().__init__()
+        self._fuse = fuse
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        self._fuse.moment(f"{request.method} {str(request.url).split('?')[0]}")
+        return super().send(request, **options)

@@ -1,0 +1,132 @@
+"""The process may die at any moment: before or after any call to Storage, the queue, Partner Center or the CRM.
+
+Each flow is played once to count its moments, then once per moment with the process dying there. Whatever happens, in
+the end there is one record per referral and one referral per record, both sides agree, and another run writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from shared.decide import decide
+from shared.view import View
+from tests.flows.world import World
+
+Flow = Callable[[World], None]
+
+
+def seller_shares_a_co_sell_deal(world: World) -> None:
+    world.opportunity(cosell_howcanmicrosofthelp=727000002)
+
+
+def seller_edits(world: World) -> None:
+    record_id = world.rows("opportunities")[0]["opportunityid"]
+    world.sellers.edit("opportunity", record_id, {"estimatedvalue": 61000, "description": "changed here"})
+
+
+def partner_center_edits(world: World) -> None:
+    world.people.partner_edits(world.referrals()[0]["id"], {"/details/notes": "changed there"})
+
+
+def both_edit(world: World) -> None:
+    seller_edits(world)
+    partner_center_edits(world)
+
+
+def microsoft_accepts(world: World) -> None:
+    world.people.microsoft_accepts(world.referrals()[0]["engagementId"])
+
+
+def seller_wins(world: World) -> None:
+    world.sellers.win(world.rows("opportunities")[0]["opportunityid"])
+
+
+def microsoft_brings_a_deal(world: World) -> None:
+    world.people.microsoft_creates_deal()
+
+
+def a_customer_asks(world: World) -> None:
+    world.people.creates_lead()
+
+
+def partner_accepts_the_lead(world: World) -> None:
+    world.people.partner_accepts(world.referrals()[0]["id"], {"/name": "Adatum rollout"})
+
+
+FLOWS: dict[str, tuple[tuple[Flow, ...], Flow]] = {
+    "seller shares a co-sell deal": ((), seller_shares_a_co_sell_deal),
+    "seller edits": ((seller_shares_a_co_sell_deal,), seller_edits),
+    "Partner Center edits": ((seller_shares_a_co_sell_deal,), partner_center_edits),
+    "both edit": ((seller_shares_a_co_sell_deal,), both_edit),
+    "Microsoft accepts": ((seller_shares_a_co_sell_deal,), microsoft_accepts),
+    "seller wins": ((seller_shares_a_co_sell_deal,), seller_wins),
+    "Microsoft brings a deal": ((), microsoft_brings_a_deal),
+    "a customer asks": ((), a_customer_asks),
+    "the lead is accepted": ((a_customer_asks,), partner_accepts_the_lead),
+}
+
+
+def play(world: World, flow: str, die_at: int) -> list[str]:
+    """Play the flow; return the moments it had."""
+    before, last = FLOWS[flow]
+    for each in before:
+        each(world)
+        world.settle()
+        world.advance(60)
+    last(world)
+    world.fuse.set(die_at)
+    world.settle()
+    moments = list(world.fuse.moments)
+    world.fuse.set(0)
+    for _ in range(4):  # what was put back for later comes due
+        world.advance(60)
+        world.settle()
+    return moments
+
+
+def assert_in_agreement(world: World) -> None:
+    shared = [row for row in world.rows("opportunities") if row["cosell_referralid"]]
+    by_referral = Counter(row["cosell_referralid"] for row in shared)
+    by_record = Counter(row["externalReferenceId"] for row in world.referrals() if row["externalReferenceId"])
+    assert set(by_referral.values()) <= {1}
+    assert set(by_record.values()) <= {1}
+    assert len(world.rows("accounts")) <= 1
+    assert len(world.rows("contacts")) <= 1
+    for engagement in {row["engagementId"] for row in world.referrals()}:
+        assert len([row for row in world.pc.of_engagement(engagement) if row["organizationId"] == "msft"]) <= 1
+    for referral in world.referrals():
+        assert_deal_agrees(world, referral["id"])
+    assert world.services.failures.list() == ()
+
+
+def assert_deal_agrees(world: World, referral_id: str) -> None:
+    """Reading both sides afresh, there is nothing left to write, and every field agrees as far as the map goes."""
+    deal = world.services.deals.find(referral_id=referral_id)
+    assert deal, "no link knows this referral"
+    link = world.services.deals.load(deal)
+    assert link
+    view = View(world.services, link)
+    view.read(frozenset({"partner_center", "microsoft", "crm"}))
+    assert not decide(view.deal()).writes, json.dumps(decide(view.deal()).__dict__, default=str)[:2000]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("flow", FLOWS)
+def test_dying_at_any_moment_ends_in_agreement(make_world: Callable[..., World], flow: str) -> None:
+    moments = play(make_world(), flow, die_at=0)
+    assert len(moments) > 5
+
+    for die_at in range(1, len(moments) + 1):
+        world = make_world()
+        moments_until_death = play(world, flow, die_at)
+        try:
+            assert_in_agreement(world)
+            world.forget_calls()
+            world.settle()
+            assert not any(method in call for call in world.calls() for method in ("POST", "PATCH"))
+        except AssertionError as wrong:
+            raise AssertionError(f"after dying before {moments_until_death[die_at - 1]!r} (moment {die_at})") from wrong

@@ -1,0 +1,355 @@
+"""Everything around the product in one process: simulators, real Storage, and the real triggers run one at a time.
+
+Virtual clock, no threads: a test says who does what, then lets the world settle and looks at both sides. What the queue
+would show later waits here and comes back when the clock gets there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import requests
+from azure.core.exceptions import ResourceExistsError
+from azure.functions.meta import Datum
+from azure.storage.queue import QueueClient, TextBase64DecodePolicy
+
+from local.host.functions import Function, InvocationFailed
+from local.host.web import Request, Site
+from local.simulators.base import Clock
+from local.simulators.systems import Simulators
+from shared.messages import SyncRequest
+from shared.model import Link
+from shared.services import Services
+from shared.settings import StorageSettings
+from shared.store.audit import AuditEntry
+from shared.store.cursors import Cursors
+from shared.store.deals import Deals, Story
+from shared.store.failures import Failures
+from shared.store.queue import Queue, WorkQueue
+from shared.store.tables import Table, TableStorage
+from tests.flows.fuse import Fuse, Fused, FusedSession, ProcessDied
+
+HOST = "https://cosell.example"
+WEBHOOK_URL = f"{HOST}/api/webhook_receiver?code=key"
+EVENTS = ["referral-created", "referral-updated", "related-referral-created", "related-referral-updated"]
+START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+SELLER = "Sally Seller"
+
+
+class PatientQueue(WorkQueue):
+    """The real queue, but what shall be seen later is kept here until the virtual clock gets there."""
+
+    def __init__(self, settings: StorageSettings, name: str, clock: Clock) -> None:
+        super().__init__(settings, name=name)
+        self.name, self.clock = name, clock
+        self.later: list[tuple[datetime, SyncRequest]] = []
+
+    def send(self, request: SyncRequest, delay_s: float = 0) -> None:
+        if delay_s:
+            self.later.append((self.clock.now() + timedelta(seconds=delay_s), request))
+        else:
+            super().send(request)
+
+    def release_due(self) -> None:
+        due = [request for at, request in self.later if at <= self.clock.now()]
+        self.later = [(at, request) for at, request in self.later if at > self.clock.now()]
+        for request in due:
+            super().send(request)
+
+
+class FunctionAdapter(requests.adapters.BaseAdapter):
+    """Delivers HTTP to the app's functions without sockets."""
+
+    def __init__(self, site: Site, restart: Callable[[], None]) -> None:
+        super().__init__()
+        self.site = site
+        self.restart = restart
+
+    def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
+        url = urlsplit(str(request.url))
+        query = dict(part.split("=", 1) for part in url.query.split("&") if part)
+        body = request.body or b""
+        call = Request(
+            method=str(request.method),
+            path=url.path,
+            query=query,
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=body.encode() if isinstance(body, str) else bytes(body),
+            url=str(request.url),
+        )
+        try:
+            answered = self.site.answer(call)
+        except ProcessDied as died:
+            self.restart()
+            raise requests.ConnectionError("the receiver died") from died
+        response = requests.Response()
+        response.status_code, response._content, response.request = answered.status, answered.body, request
+        response.headers.update(dict(answered.headers))
+        response.url = str(request.url)
+        return response
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class World:
+    def __init__(self, storage_connection: str, functions: list[Function], **settings: str) -> None:
+        self.clock = Clock(frozen_at=START)
+        self.fuse = Fuse()
+        self.simulators = Simulators(self.clock)
+        self.entra, self.pc, self.dataverse = (
+            self.simulators.entra,
+            self.simulators.partner_center,
+            self.simulators.dataverse,
+        )
+        self.pc.rules.form_rules = True  # what the portal's form asks for, so that the product sends complete deals
+        self.people, self.sellers = self.simulators.people, self.dataverse.people
+        self.functions = {function.name: function for function in functions}
+        self.settings = {
+            **self.simulators.settings(),
+            "AzureWebJobsStorage": storage_connection,
+            "PARTNER_CENTER_TOKEN_FILE": f"{self.simulators.directory.name}/refresh-token",
+            "WEBHOOK_URL": WEBHOOK_URL,
+            **settings,
+        }
+        self.services = self.new_services()
+        self.site = Site(functions, route_prefix="api", function_key="key", run_now={})
+        self.simulators.webhooks.dispatcher.session.mount(HOST, FunctionAdapter(self.site, self.restart))
+        self.simulators.webhooks.another_tool_registers(WEBHOOK_URL, EVENTS)
+        self.failed_invocations = 0
+        self.runs: list[str] = []
+
+    def new_services(self) -> Services:
+        """A process: caches empty, Storage and the outside systems as they were."""
+        session = FusedSession(self.fuse)
+        self.simulators.mount(session)
+        services = Services(self.settings, clock=self.clock.now, sleep=self.clock.advance, session=session)
+        name = getattr(self, "name", None) or f"flow{uuid4().hex[:20]}"
+        self.name = name
+        storage = services.settings(StorageSettings)
+        tables = TableStorage(storage)
+        deals = cast(Table, Fused(tables.table(f"{name}Deals"), "deals", self.fuse))
+        index = cast(Table, Fused(tables.table(f"{name}Index"), "index", self.fuse))
+        cursors = cast(Table, Fused(tables.table(f"{name}Cursors"), "cursors", self.fuse))
+        services.deals = Deals(deals, index, self.clock.now)  # type: ignore[misc]
+        services.failures = Failures(index, self.clock.now)  # type: ignore[misc]
+        services.cursors = Cursors(cursors)  # type: ignore[misc]
+        self.queue = getattr(self, "queue", None) or PatientQueue(storage, name, self.clock)
+        services.queue = cast(Queue, Fused(self.queue, "queue", self.fuse))  # type: ignore[misc]
+        self.messages = QueueClient.from_connection_string(
+            self.settings["AzureWebJobsStorage"], name, message_decode_policy=TextBase64DecodePolicy()
+        )
+        with suppress(ResourceExistsError):
+            self.messages.create_queue()  # as the host does when it starts
+        return services
+
+    # ------------------------------------------------------------ letting things happen
+
+    def settle(self, *, poll: bool = True) -> None:
+        """Deliver events, poll and work the queue until nothing is left to do now."""
+        for _ in range(50):
+            delivered = self.simulators.webhooks.dispatcher.deliver_pending()
+            if poll:
+                self.survives(lambda: self.fire("crm_poller"))
+            if not self.work() and not delivered:
+                return
+        raise AssertionError("the world does not come to rest")
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.queue.release_due()
+
+    def fire(self, timer: str) -> None:
+        self.functions[timer].invoke(Datum('{"IsPastDue":false}', "json"))
+
+    def work(self) -> int:
+        """Let the worker take every message in the queue once; return how many there were."""
+        done = 0
+        while True:
+            page = list(self.messages.receive_messages(messages_per_page=32, max_messages=32, visibility_timeout=60))
+            if not page:
+                return done
+            for message in page:
+                done += 1
+                body, attempt = message.content.encode(), message.dequeue_count or 1
+                while not self.survives(partial(self.run_worker, body, attempt)):
+                    attempt += 1
+                self.messages.delete_message(message)
+
+    def survives(self, run: Callable[[], None]) -> bool:
+        """Run something that may die; whoever sent it the work will send it again."""
+        try:
+            run()
+        except ProcessDied:
+            self.restart()
+            return False
+        return True
+
+    def run_worker(self, body: bytes, dequeue_count: int = 1) -> None:
+        try:
+            self.functions["sync_worker"].invoke(
+                Datum(body, "bytes"), {"DequeueCount": Datum(str(dequeue_count), "json")}
+            )
+        except InvocationFailed:
+            self.failed_invocations += 1
+
+    @staticmethod
+    def edited_map(folder: Path, *edits: tuple[str, str]) -> str:
+        """An admin copies the shipped field map and replaces texts in it. Returns what MAPPING_FILE names."""
+        text = Path("mappings/dynamics365.toml").read_text(encoding="utf-8")
+        for old, new in edits:
+            assert old in text, f"the shipped map has no {old!r}"
+            text = text.replace(old, new)
+        copy = folder / "own-map.toml"
+        copy.write_text(text, encoding="utf-8")
+        return str(copy)
+
+    def restart(self) -> None:
+        """The process died and a new one starts, later than any claim of the dead one lasts."""
+        self.services = self.new_services()
+        self.advance(120)
+
+    # ------------------------------------------------------------ what people do in the CRM
+
+    def account(self, **values: Any) -> str:
+        return self.sellers.create(
+            "account",
+            {
+                "name": f"Contoso {uuid4().hex[:6]}",
+                "address1_line1": "1 Example Way",
+                "address1_city": "Redmond",
+                "address1_stateorprovince": "WA",
+                "address1_postalcode": "98052",
+                "address1_country": "US",
+                **values,
+            },
+        )
+
+    def contact(self, account: str, **values: Any) -> str:
+        return self.sellers.create(
+            "contact",
+            {
+                "firstname": "Sue",
+                "lastname": "Smith",
+                "telephone1": "1234567890",
+                "emailaddress1": f"sue{uuid4().hex[:6]}@contoso.example",
+                "parentcustomerid_account@odata.bind": f"/accounts({account})",
+                **values,
+            },
+        )
+
+    def opportunity(self, **values: Any) -> str:
+        """A seller creates an opportunity that is complete enough to be shared; `values` change or clear columns."""
+        account = self.account()
+        return self.sellers.create(
+            "opportunity",
+            {
+                "name": "Contoso - data platform",
+                "description": "Migration assessment done.",
+                "estimatedvalue": 50000,
+                "transactioncurrencyid@odata.bind": f"/transactioncurrencies({self.currency('USD')})",
+                "estimatedclosedate": "2027-03-31",
+                "parentaccountid@odata.bind": f"/accounts({account})",
+                "parentcontactid@odata.bind": f"/contacts({self.contact(account)})",
+                "cosell_products": "SOL-15974-MQF",
+                "cosell_syncwithpartnercenter": True,
+                **values,
+            },
+        )
+
+    def currency(self, iso: str) -> str:
+        return next(
+            row["transactioncurrencyid"] for row in self.rows("transactioncurrencies") if row["isocurrencycode"] == iso
+        )
+
+    # ------------------------------------------------------------ looking
+
+    def rows(self, set_name: str) -> list[dict[str, Any]]:
+        return list(self.dataverse.state()[set_name])
+
+    def record(self, record_id: str, set_name: str = "opportunities") -> dict[str, Any]:
+        key = {"opportunities": "opportunityid", "leads": "leadid"}[set_name]
+        return next(row for row in self.rows(set_name) if row[key] == record_id)
+
+    def referrals(self) -> list[dict[str, Any]]:
+        """The partner's own referrals."""
+        return [row for row in self.pc.referrals.values() if row["organizationId"] != "msft"]
+
+    def referral_of(self, record_id: str) -> dict[str, Any]:
+        return next(row for row in self.referrals() if row["externalReferenceId"] == record_id)
+
+    def microsofts(self, engagement_id: str) -> dict[str, Any]:
+        return next(row for row in self.pc.of_engagement(engagement_id) if row["organizationId"] == "msft")
+
+    def record_of(self, referral_id: str, set_name: str = "opportunities") -> dict[str, Any]:
+        return next(row for row in self.rows(set_name) if row["cosell_referralid"] == referral_id)
+
+    def link_of(self, record_id: str, table: str = "opportunity") -> Link:
+        from shared.model import RecordRef
+
+        deal = self.services.deals.find(record=RecordRef(table, record_id))
+        assert deal
+        link = self.services.deals.load(deal)
+        assert link
+        return link
+
+    def story_of(self, deal: str) -> Story:
+        return self.services.deals.story(deal)
+
+    def story(self, record_id: str, table: str = "opportunity") -> list[AuditEntry]:
+        """What happened to the deal of a record, oldest first."""
+        return list(reversed(self.story_of(self.link_of(record_id, table).deal).entries))
+
+    def notes(self, record_id: str, table: str = "opportunity") -> str:
+        """What the audit of the deal says in words, a line per note."""
+        return "\n".join(note for entry in self.story(record_id, table) for note in entry.notes)
+
+    def writes(self) -> list[str]:
+        """What the product changed since the last `forget_calls`: "partner_center POST", "dataverse PATCH" ..."""
+        systems = (self.pc, self.dataverse)
+        return [f"{s.name} {e.method}" for s in systems for e in s.log.entries if e.method != "GET"]
+
+    def patches(self) -> list[dict[str, Any]]:
+        """The patches of referrals sent since the last `forget_calls`, each as path and value."""
+        bodies = [json.loads(entry.request_body) for entry in self.pc.log.matching("PATCH")]
+        return [{operation["path"]: operation["value"] for operation in body} for body in bodies]
+
+    def record_patches(self) -> list[dict[str, Any]]:
+        """The columns written to opportunities and leads since the last `forget_calls`, a dict per call."""
+        return [json.loads(e.request_body) for e in self.dataverse.log.matching("PATCH", "opportunities|leads")]
+
+    def is_at_rest(self) -> bool:
+        """Whether an operator who lets every deal be looked at anew causes no write."""
+        self.settle()
+        self.forget_calls()
+        for referral_id in self.pc.referrals:
+            self.services.queue.send(SyncRequest(cause="operator", referral_id=referral_id))
+        for table, set_name in (("opportunity", "opportunities"), ("lead", "leads")):
+            for row in self.rows(set_name):
+                self.services.queue.send(
+                    SyncRequest(cause="operator", record_table=table, record_id=row[f"{table}id"])
+                )
+        self.settle()
+        return not self.writes()
+
+    def calls(self) -> dict[str, int]:
+        """What the product asked of the outside systems since the last `forget_calls`, by system and method."""
+        counts: dict[str, int] = {}
+        for system, caller in ((self.pc, "partner_center"), (self.dataverse, "dynamics365")):
+            for entry in system.log.entries:
+                if caller in str(entry.caller):
+                    key = f"{system.name} {entry.method}"
+                    counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    def forget_calls(self) -> None:
+        for system in self.simulators.systems.values():
+            system.log.clear()
