@@ -6,14 +6,15 @@ intent, so that a run that finds one looks whether it happened before creating a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared.create import invitation, new_record, new_referral
 from shared.decide import Change, Plan, Problem
 from shared.errors import CosellError, OutcomeUnknown, Permanent, Retryable, VersionConflict
-from shared.lifecycle import is_closed, is_writable
+from shared.lenses import Lens, Value
+from shared.lifecycle import Lifecycle, is_closed, is_writable
 from shared.logs import log
 from shared.mapping import TableMap
 from shared.messages import SyncRequest
@@ -281,7 +282,7 @@ class Actor:
         operations = [
             {"op": "replace", "path": pointer, "value": value}
             for name, change in changes.items()
-            for pointer, value in lenses[name].write_partner_center(change.after).items()
+            for pointer, value in _differing(lenses[name], lenses[name].write_partner_center, change).items()
         ]
         before = view.own.etag if view.own else link.referral_etag
         self._start("partner_center", "update referral", _audited(changes))
@@ -296,7 +297,7 @@ class Actor:
         lenses = {field.name: field.lens for field in view.table.fields}
         columns: dict[str, Any] = {}
         for name, change in plan.to_crm.items():
-            columns |= lenses[name].write_crm(change.after)
+            columns |= _differing(lenses[name], lenses[name].write_crm, change)
         identity = self._missing_identity()
         if not columns and not identity:
             return
@@ -452,11 +453,20 @@ class Actor:
         self._entries = []
 
 
-def _agrees(lens: Any, there: Any, here: Any) -> bool:
+def _agrees(lens: Lens, there: Value, here: Value) -> bool:
     try:
-        return bool(lens.agree(there, here))
+        return lens.agree(there, here)
     except ValueError:  # a value without counterpart agrees with nothing
         return False
+
+
+def _differing(lens: Lens, write: Callable[[Value], dict[str, Any]], change: Change) -> dict[str, Any]:
+    """What has to be sent for a change: of an amount with its currency only what moved; a status is sent as a pair."""
+    after = write(change.after)
+    if isinstance(lens, Lifecycle):
+        return after
+    before = write(change.before)
+    return {place: raw for place, raw in after.items() if place not in before or before[place] != raw}
 
 
 def _audited(changes: Mapping[str, Change]) -> dict[str, list[Any]]:

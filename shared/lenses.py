@@ -218,10 +218,9 @@ class Money(_Projected):
 
     @staticmethod
     def _value(amount: Any, currency: Any) -> Value:
-        return {
-            "amount": None if amount is None or amount == "" else _digits(Decimal(str(amount))),
-            "currency": _code(currency),
-        }
+        if amount is None or amount == "":
+            return {"amount": None, "currency": ""}  # no amount is nothing, whatever currency a new one would have
+        return {"amount": _digits(Decimal(str(amount))), "currency": _code(currency)}
 
 
 _EXACT = Context(prec=1000)

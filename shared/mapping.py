@@ -137,6 +137,7 @@ class TableMap:
         names = (column for field in self.fields for column in field.lens.columns)
         system = (self.columns.referral_id, self.columns.sync_flag, self.columns.audit, self.columns.sync_status)
         return TableShape(
+            display=tuple(filter(None, (self.columns.audit, self.columns.sync_status))),
             table=self.table,
             columns=tuple(dict.fromkeys(filter(None, (*system, *names)))),
             referral_id=self.columns.referral_id,

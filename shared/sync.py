@@ -137,7 +137,7 @@ class _Run:
                 self._round(sides)
             except VersionConflict as conflict:
                 self.actor.conflicted(conflict)
-                sides = ALL_SIDES
+                sides = frozenset({"crm"} if conflict.remote == self.services.crm.name else {"partner_center"})
             else:
                 return
         raise Unavailable(f"deal {self.view.link.deal} kept changing while it was written", retry_after_s=BUSY_S)

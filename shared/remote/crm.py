@@ -15,13 +15,14 @@ class TableShape:
 
     `columns`: every mapped column; a dotted name (`parentaccountid.name`) is a column of the related row.
     `referral_id`: the unique column that carries the referral's id. `sync_flag`: the seller's switch, "" where there is
-    none.
+    none. `display`: the columns that only we write, to show how things are.
     """
 
     table: str
     columns: tuple[str, ...]
     referral_id: str
     sync_flag: str
+    display: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

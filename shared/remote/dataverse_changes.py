@@ -54,9 +54,11 @@ class ChangeFeed:
         self._remote = remote
         self._shape = shape
         self._id = primary_id(shape.table)
-        # Enough to tell whether a row concerns us: the worker reads the rest, once per deal and not once per change.
-        columns = [self._id, shape.referral_id, shape.sync_flag, "modifiedon"]
-        self._columns = ",".join(filter(None, columns))
+        # Whether a change outside $select brings the row is not documented, so every mapped column is selected; the
+        # worker reads the deal anew all the same. What only we write, and write at length, is left out.
+        columns = [c for c in shape.columns if "." not in c and c not in shape.display]
+        wanted = [self._id, shape.referral_id, shape.sync_flag, *columns, "modifiedon"]
+        self._columns = ",".join(dict.fromkeys(filter(None, wanted)))
 
     def since(self, text: str | None) -> Iterator[ChangePage]:
         """Yield pages of changes; the last one carries the next cursor."""

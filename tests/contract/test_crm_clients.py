@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -981,15 +982,17 @@ def test_dynamics_metadata_change_expires_the_cursor_and_the_feed_starts_over(dy
 
 
 @pytest.mark.parametrize(
-    ("sync_flag", "starts_over"), [("cosell_syncwithpartnercenter", False), ("cosell_referralvisibility", True)]
+    ("more", "display", "starts_over"),
+    [(("stepname",), (), True), (("stepname",), ("stepname",), False), ((), (), False)],
+    ids=["another mapped column", "another column that only we write", "the same columns"],
 )
 def test_dynamics_feed_starts_over_when_the_columns_it_looks_at_change(
-    dynamics: Dynamics365, sync_flag: str, starts_over: bool
+    dynamics: Dynamics365, more: tuple[str, ...], display: tuple[str, ...], starts_over: bool
 ) -> None:
     ref = dynamics.seller_creates("opportunity", cosell_syncwithpartnercenter=True)
     _, cursor = feed(dynamics, None)
     shape = dynamics.shapes["opportunity"]
-    changed = TableShape("opportunity", (*shape.columns, "stepname"), shape.referral_id, sync_flag)
+    changed = replace(shape, columns=(*shape.columns, *more), display=(*shape.display, *display))
     crm = Dataverse(dynamics.dataverse, {"opportunity": changed})
 
     changes = [change for page in crm.changes("opportunity", cursor) for change in page.changes]
