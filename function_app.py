@@ -3,12 +3,18 @@
 import azure.functions as func
 
 from crm_poller import bp as crm_poller
+from health import bp as health
 from reconciler import bp as reconciler
 from register_webhook import bp as register_webhook
+from shared.logs import show_fields
+from shared.start_up import report_problems
 from sync_worker import bp as sync_worker
 from webhook_receiver import bp as webhook_receiver
 
+show_fields()
+report_problems()
+
 app = func.FunctionApp()
 
-for blueprint in (webhook_receiver, register_webhook, crm_poller, reconciler, sync_worker):
+for blueprint in (webhook_receiver, register_webhook, crm_poller, reconciler, sync_worker, health):
     app.register_functions(blueprint)

@@ -95,7 +95,8 @@ class Actor:
             for field in self.view.table.fields
             for place in (*field.lens.columns, *field.lens.pointers)
         }
-        where = labels.get(refusal.field) or refusal.field or refusal.remote
+        # Partner Center names fields without the leading slash.
+        where = labels.get(refusal.field) or labels.get(f"/{refusal.field}") or refusal.field or refusal.remote
         next_step = refusal.next_step or "Correct it on either side: any change to the deal tries again"
         self.problems.append(Problem(where, str(refusal), next_step))
         self._add("failed", message=str(refusal), request_id=refusal.request_id)
@@ -109,8 +110,10 @@ class Actor:
         self.problems = []
 
     def report(self) -> None:
-        """Show a failure, or that it is over, in the CRM, unless a write of this run has shown it already."""
-        if self.view.link.record is None or self.view.link.state == "tombstone" or not self._status_changes():
+        """Show in the CRM how things are, unless it shows that already."""
+        link = self.view.link
+        concerned = bool(link.record) and link.state != "tombstone" and bool(link.referral_id or self.problems)
+        if not concerned or self._held or not self._status_changes():
             return
         try:
             self._write_record({}, {})
@@ -200,6 +203,8 @@ class Actor:
         self._done("crm", operation, created if is_new else {}, after=record.version)
 
     def _post_referral(self, document: Mapping[str, Any]) -> Referral:
+        # The event about the new referral may be quicker than we are: it must find this deal by the record.
+        self.services.deals.point(self.view.link)
         self.view.link.intent = Intent("create_referral", self.services.clock())
         self._start("partner_center", "create referral", {key: [None, value] for key, value in document.items()})
         return self._create(document)
@@ -350,7 +355,6 @@ class Actor:
         link = self.view.link
         link.audit_text = columns.get(table.columns.audit, link.audit_text)
         self.said = []
-        self._shown_failure = self._failure()
 
     def _status(self) -> str:
         return f"✗ {self._failure()}"[:STATUS_LENGTH] if self.problems else SYNCHRONIZED
@@ -358,11 +362,11 @@ class Actor:
     def _failure(self) -> str:
         return " / ".join(map(str, self.problems))
 
-    _shown_failure: str | None = None
-
     def _status_changes(self) -> bool:
-        shown = self.view.link.failure if self._shown_failure is None else self._shown_failure
-        return shown != self._failure()
+        column = self.view.table.columns.sync_status
+        if column and self.view.record and column in self.view.record.values:
+            return bool(self.view.record.values[column] != self._status())
+        return self.view.link.failure != self._failure()
 
     # ------------------------------------------------------------ audit and saving
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dataclasses import field as member
 from typing import Any
 
-from shared.decide import EMPTY, Problem, missing, without_counterpart
+from shared.decide import EMPTY, Problem, lacks, missing, without_counterpart
 from shared.lenses import PERSON_KEYS, Person, Unmapped, Value, at, put
 from shared.lifecycle import Lifecycle
 from shared.mapping import ASSISTANCE, CONSENT, Field, FieldMap, TableMap
@@ -130,7 +130,7 @@ def _missing(table: TableMap, new: NewReferral, crm: Mapping[str, Value]) -> lis
                 lacking = [column for key, column in lens.parts if key in keys and not (value or {}).get(key)]
                 if lacking:
                     problems.append(_incomplete(field, lacking))
-            elif value in EMPTY or (isinstance(value, Mapping) and "amount" in value and not all(value.values())):
+            elif lacks(value):
                 problems.append(missing(field))
     return problems
 

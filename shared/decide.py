@@ -161,6 +161,9 @@ def _winner(deal: Deal, field: Field) -> Winner | None:
         return "partner_center"
     if "update" not in field.to_crm:
         return "crm"
+    absent_there, absent_here = deal.partner_center[field.name] in EMPTY, deal.crm[field.name] in EMPTY
+    if field.name not in deal.base and absent_there != absent_here:
+        return "crm" if absent_there else "partner_center"  # a side that never held anything empties nothing
     if field.conflict == "hold":
         return None
     if field.conflict == "latest":
@@ -217,7 +220,7 @@ def _carry_to_partner_center(
         plan.base[field.name] = [partner_center, crm]
     elif not sendable:
         return  # not accepted yet: the base stays, so that accepting sends it
-    elif field.required == "always" and after in EMPTY:
+    elif field.required == "always" and lacks(after):
         plan.problems.append(missing(field))
     else:
         plan.to_partner_center[field.name] = Change(partner_center, after)
@@ -239,6 +242,11 @@ def _settle(deal: Deal, field: Field, plan: Plan, partner_center: Value, crm: Va
     else:
         plan.notes.append(f"{field.label}: cannot be changed to {shown(crm)} in Partner Center, so it was put back")
         _carry_to_crm(field, plan, partner_center, crm)
+
+
+def lacks(value: Value) -> bool:
+    """Whether a value that Partner Center needs is not there, or only in part: an amount without its currency."""
+    return value in EMPTY or (isinstance(value, Mapping) and "amount" in value and not all(value.values()))
 
 
 def missing(field: Field) -> Problem:

@@ -61,14 +61,14 @@ class Services:
         sleep: Callable[[float], None] = time.sleep,
         session: requests.Session | None = None,
     ) -> None:
-        self._environ = environ
+        self.environ = environ
         self.session = session
         self._sleep = sleep
         self.clock = clock
 
     def settings(self, group: type[G]) -> G:
         """Return a group of settings. Raises SettingsError with all of the group's problems."""
-        return load(group, self._environ)
+        return load(group, self.environ)
 
     # ------------------------------------------------------------ storage
 

@@ -149,6 +149,8 @@ class View:
         link = self.link
         if self.own:
             link.referral_id, link.engagement_id = self.own.id.lower(), self.own.engagement_id.lower()
+            if link.intent and link.intent.operation == "create_referral":
+                link.intent = None  # here it is: the event was quicker than the run that created it
         if self.microsoft:
             link.microsoft_referral_id = self.microsoft.id.lower()
         if self.record and link.record is None:
