@@ -30,6 +30,7 @@ NODE_PROJECT = Path(__file__).parent / "node"
 INSTALL_TIMEOUT_S = 600
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 15
+LAST_LINES = 30
 
 # The account and key are the same public constants in every Azurite.
 ACCOUNT = "devstoreaccount1"
@@ -124,6 +125,12 @@ class _Service:
                 raise AzuriteError(f"azurite-{self.name} is not listening after {timeout_s} s. It printed:\n{printed}")
             time.sleep(0.02)
 
+    def check(self) -> None:
+        if (exit_code := self._process.poll()) is not None:
+            printed = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+            last_words = "\n".join([f"The end of {self.log_file}:", *printed[-LAST_LINES:]])
+            raise AzuriteError(f"azurite-{self.name} ended with exit code {exit_code}. {last_words}")
+
     def ask_to_stop(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -171,6 +178,11 @@ class Azurite:
     ) -> None:
         self._stop()
 
+    def check(self) -> None:
+        """Raises AzuriteError when a service has ended by itself."""
+        for service in self._services.values():
+            service.check()
+
     def _stop(self) -> None:
         for service in self._services.values():
             service.ask_to_stop()
@@ -179,6 +191,10 @@ class Azurite:
         self._services.clear()
         if self._given_location is None:
             shutil.rmtree(self.location, ignore_errors=True)
+
+    def log_file(self, service: str) -> Path:
+        """The access log of `table` or `queue`."""
+        return self._services[service].log_file
 
     @property
     def connection_string(self) -> str:

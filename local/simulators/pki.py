@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar
 
 from cryptography import x509
@@ -55,6 +56,7 @@ class SigningPki:
     def __init__(self, now: datetime | None = None) -> None:
         """`now` is the day the certificates are dated from."""
         self.now = now or datetime.now(UTC)
+        self._issued = 0
         self.root = self._root()
         self.intermediate = self._intermediate(*AUTHORITY, self.root)
         self.leaf = self._leaf()
@@ -111,7 +113,8 @@ class SigningPki:
         path_length: int | None = None,
     ) -> Signer:
         """A certificate signed by `issuer`, or by its own key; with a `dns_name` for a host, else for an authority."""
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        key = _key(self._issued)
+        self._issued += 1
         issuer_key = issuer.key if issuer else key
         builder = (
             x509.CertificateBuilder()
@@ -132,6 +135,15 @@ class SigningPki:
                 x509.SubjectAlternativeName([x509.DNSName(dns_name)]), critical=False
             )
         return Signer(builder.sign(issuer_key, SHA256()), key)
+
+
+@cache
+def _key(number: int) -> rsa.RSAPrivateKey:  # noqa: ARG001
+    """Return the key of the certificate with this number: no two in a PKI share one, but every PKI here has the same.
+
+    Making keys takes nearly all the time of making a PKI, and nobody trusts two of these at once.
+    """
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def _name(common_name: str, organization: str, **more: str) -> x509.Name:

@@ -340,7 +340,7 @@ class ReferralsSimulator(Simulator):
         _check(referral, _ALWAYS_CHECKED)
 
     def _check_form(self, fields: Referral, before: Referral | None = None) -> None:
-        """What the form demands; of a change only that it breaks nothing: a customer's inquiry never filled the form."""
+        """What the form demands; a change must only break nothing of it: a customer's inquiry never filled the form."""
         if self.rules.form_rules:
             _check(fields, [rule for rule in _FORM_RULES if before is None or rule[1](before)])
 

@@ -1,0 +1,154 @@
+"""`python -m local`: Azurite, the simulated systems and the host, left running for a person to play with.
+
+Registers the webhook and prints every address and commands to try. Ctrl-C ends it all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from local.azurite import AzuriteError
+from local.stage import KEY, Stage, StageError, interrupt_on_sigterm
+
+PORT = 7071
+WATCH_EVERY_S = 0.5
+TIMEOUT_S = 60
+
+COMMANDS = """\
+CA={ca}
+# A seller shares an opportunity with Microsoft:
+curl -sS --cacert $CA {dataverse}/_people/create -d '{{"table": "opportunity", "values": {{
+  "name": "Contoso - data platform", "description": "The assessment is done.", "estimatedvalue": 50000,
+  "transactioncurrencyid@odata.bind": "/transactioncurrencies({currency})", "estimatedclosedate": "2027-03-31",
+  "parentaccountid@odata.bind": "/accounts({account})", "parentcontactid@odata.bind": "/contacts({contact})",
+  "cosell_howcanmicrosofthelp": 727000002, "cosell_products": "SOL-15974-MQF", "cosell_syncwithpartnercenter": true}}}}'
+
+# Microsoft accepts the deal that was shared last:
+ENGAGEMENT=$(curl -sS --cacert $CA {partner_center}/_state | {python} -c 'import json, sys
+print([*json.load(sys.stdin)["engagements"]][-1])')
+curl -sS --cacert $CA {partner_center}/_people/microsoft_accepts -d "{{\\"engagement_id\\": \\"$ENGAGEMENT\\"}}"
+
+# Look at both sides:
+curl -sS --cacert $CA {partner_center}/_state | {python} -c 'import json, sys
+print(json.dumps(json.load(sys.stdin)["engagements"], indent=2))'
+curl -sS --cacert $CA {dataverse}/_state | {python} -c 'import json, sys
+print(json.dumps(json.load(sys.stdin)["opportunities"], indent=2))'
+
+# Microsoft brings a deal; a customer asks for a partner:
+curl -sS --cacert $CA -X POST {partner_center}/_people/microsoft_creates_deal
+curl -sS --cacert $CA -X POST {partner_center}/_people/creates_lead
+
+# What is registered, and what it should be:
+curl -sS '{host}/api/register_webhook?code={key}'
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    parser.add_argument("--port", type=int, default=PORT, help=f"of the host; default {PORT}, 0 takes any free one")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="keep tables, queues and logs there; what the simulated systems hold is always forgotten",
+    )
+    options = parser.parse_args()
+    interrupt_on_sigterm()
+    directory = options.data or Path(tempfile.mkdtemp(prefix="cosell-local-"))
+    try:
+        print("Starting Azurite, the simulated systems and the host ...", flush=True)
+        with Stage(directory, port=options.port) as stage:
+            print(_register(stage), _overview(stage), sep="\n\n", flush=True)
+            while True:
+                stage.check()
+                time.sleep(WATCH_EVERY_S)
+    except KeyboardInterrupt:
+        print("\nEverything was stopped.")
+    except (StageError, AzuriteError, requests.RequestException) as exc:
+        print(f"{exc}\nEverything else was stopped.", file=sys.stderr)
+        return 1
+    if options.data is None:
+        shutil.rmtree(directory)
+    return 0
+
+
+def _register(stage: Stage) -> str:
+    """Register the webhook; returns what the app says to it. Raises StageError when it could not."""
+    session = requests.Session()
+    session.trust_env = False
+    url = f"{stage.host_url}/api/register_webhook"
+    answer = session.post(url, json={"test": True}, headers={"x-functions-key": KEY}, timeout=TIMEOUT_S)
+    if not answer.ok:
+        raise StageError(f"The webhook could not be registered: {answer.status_code} {answer.text}")
+    outcome = answer.json()
+    return f"Webhook {outcome['actual']['webhook_url']}: {outcome['explanation']}\n{outcome['test']['explanation']}"
+
+
+def _overview(stage: Stage) -> str:
+    pages = [f"  {name:24} {url}/_state   {url}/_log" for name, url in stage.urls.items()]
+    functions = [f"  {line}" for line in stage.host_says]
+    commands = COMMANDS.format(
+        ca=stage.ca_file, host=stage.host_url, key=KEY, python=sys.executable, **stage.urls, **_customer(stage)
+    )
+    return "\n".join(
+        [
+            "What the simulated systems hold, and who called them, for a browser (their certificates are throw-away):",
+            *pages,
+            "",
+            f"The functions of the host (the key is ?code={KEY}):",
+            *functions,
+            "",
+            "The logs:",
+            *(f"  {file}" for file in stage.log_files),
+            "",
+            "Commands to try:",
+            commands,
+            "Ready. Ctrl-C ends everything.",
+        ]
+    )
+
+
+def _customer(stage: Stage) -> dict[str, str]:
+    """A seller has a customer already; returns the ids that the commands need."""
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = stage.ca_file
+
+    def create(table: str, **values: Any) -> str:
+        body = {"table": table, "values": values}
+        answer = session.post(f"{stage.urls['dataverse']}/_people/create", json=body, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        return str(answer.json()["result"])
+
+    account = create(
+        "account",
+        name="Contoso",
+        address1_line1="1 Example Way",
+        address1_city="Redmond",
+        address1_stateorprovince="WA",
+        address1_postalcode="98052",
+        address1_country="US",
+    )
+    contact = create(
+        "contact",
+        firstname="Sam",
+        lastname="Jones",
+        telephone1="4255550199",
+        emailaddress1="sam.jones@contoso.example",
+        **{"parentcustomerid_account@odata.bind": f"/accounts({account})"},
+    )
+    currencies = session.get(f"{stage.urls['dataverse']}/_state", timeout=TIMEOUT_S).json()["transactioncurrencies"]
+    dollars = next(each for each in currencies if each["isocurrencycode"] == "USD")
+    return {"account": account, "contact": contact, "currency": dollars["transactioncurrencyid"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""What people do in the outside systems and see there, over HTTPS, and what the systems logged. Never asks the product,
+except as an admin who registers the webhook."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote_plus
+
+import requests
+from azure.data.tables import TableServiceClient
+from azure.storage.queue import QueueServiceClient
+
+from local.stage import KEY
+
+if TYPE_CHECKING:
+    from local.stage import Stage
+
+MICROSOFT = "msft"
+ANSWER_TIMEOUT_S = 60
+LOOK_EVERY_S = 0.05
+WATCHED_TABLES = 2  # opportunities and leads, one request each
+REST_WITHIN_S = 30
+# One line of Azurite's access log per message that was put on the queue.
+MESSAGE_STORED = re.compile(rb'"POST /\w+/sync-requests/messages[? ][^"]*" 201')
+
+System = Literal["partner_center", "partner_center_webhooks", "dataverse"]
+SIDES: dict[System, str] = {"partner_center": "Partner Center", "dataverse": "CRM"}
+Document = dict[str, Any]
+
+
+class DemoError(Exception):
+    """The demo could not go on; the message says at what."""
+
+
+class Sight:
+    """Both sides at one moment. What is not there (yet) is an empty document."""
+
+    def __init__(self, partner_center: Document, dataverse: Document) -> None:
+        self.referrals: list[Document] = [
+            referral for engagement in partner_center["engagements"].values() for referral in engagement
+        ]
+        self._tables = dataverse
+
+    def rows(self, table: str) -> list[Document]:
+        return list(self._tables[table])
+
+    def row(self, table: str, **values: Any) -> Document:
+        return _first(self.rows(table), values)
+
+    def own_referrals(self) -> list[Document]:
+        return [referral for referral in self.referrals if referral["organizationId"] != MICROSOFT]
+
+    def referral(self, referral_id: str) -> Document:
+        return _first(self.referrals, {"id": referral_id})
+
+    def referral_of(self, record_id: str) -> Document:
+        return _first(self.own_referrals(), {"externalReferenceId": record_id})
+
+    def microsofts_copy(self, own: Document) -> Document:
+        return _first(self.referrals, {"engagementId": own.get("engagementId"), "organizationId": MICROSOFT})
+
+
+class World:
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.acted_at = time.monotonic()
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy between programs on this machine
+        self._session.verify = stage.ca_file
+        storage = stage.settings["AzureWebJobsStorage"]
+        self._queue = QueueServiceClient.from_connection_string(storage).get_queue_client("sync-requests")
+        self._cursors = TableServiceClient.from_connection_string(storage).get_table_client("CosellCursors")
+
+    # ------------------------------------------------------------ acting
+
+    def partner_center(self, action: str, **arguments: Any) -> Any:
+        """Somebody acts in Partner Center's portal; local/simulators/partner_center/people.py says how."""
+        return self._act("partner_center", action, arguments)
+
+    def seller(self, action: str, **arguments: Any) -> Any:
+        """A seller acts in Dynamics 365; local/simulators/dataverse/people.py says how."""
+        answer = self._act("dataverse", action, arguments)
+        return answer and answer["result"]
+
+    def registers(self, **wish: Any) -> Document:
+        """The admin asks the app to register the webhook; the answer with its HTTP status added."""
+        self.acted_at = time.monotonic()
+        answer = self._session.post(
+            f"{self.stage.host_url}/api/register_webhook",
+            json=wish,
+            headers={"x-functions-key": KEY},
+            timeout=ANSWER_TIMEOUT_S,
+        )
+        return {"status": answer.status_code, **_json(answer)}
+
+    def calls_webhook(self, recipe: str, **event: str) -> Document:
+        """Somebody calls the registered address; local/simulators/partner_center/signing.py has the recipes."""
+        self.acted_at = time.monotonic()
+        answer: Document = self._control("POST", "partner_center_webhooks", "/_forge", {"recipe": recipe, **event})
+        return answer
+
+    def slow_down(self, system: System, method: str, seconds: float) -> None:
+        """The next answer to such a request comes late, though its work is done at once."""
+        self._control("POST", system, "/_faults", {"kind": "delay", "method": method, "seconds": seconds})
+
+    def forget_what_was_read(self) -> set[str]:
+        """Delete the cursors, so that poll and sweep begin from the start. Returns their names."""
+        names = self.cursors()
+        for name in names:
+            self._cursors.delete_entity("cursor", name)
+        return names
+
+    # ------------------------------------------------------------ looking
+
+    def look(self) -> Sight:
+        return Sight(*(self._control("GET", system, "/_state") for system in SIDES))
+
+    def events(self) -> list[Document]:
+        """The events that Partner Center has sent, or tries to, oldest first."""
+        deliveries = self._control("GET", "partner_center_webhooks", "/_state")["deliveries"]
+        return [*deliveries["finished"], *deliveries["waiting"]]
+
+    def messages(self) -> int:
+        """How many messages were ever put on the queue."""
+        return len(MESSAGE_STORED.findall(self.stage.azurite.log_file("queue").read_bytes()))
+
+    def cursors(self) -> set[str]:
+        return {entity["RowKey"] for entity in self._cursors.list_entities()}
+
+    def log(self, system: System) -> list[Document]:
+        entries: list[Document] = self._control("GET", system, "/_log")
+        return entries
+
+    def forget_requests(self) -> None:
+        for system in SIDES:
+            self._control("DELETE", system, "/_log")
+
+    def requests(self) -> Counter[str]:
+        """What the product asked since `forget_requests`: reads and writes by system, idle looking around left out."""
+        asked: Counter[str] = Counter()
+        for system, name in SIDES.items():
+            for entry in self.log(system):
+                if not _looks_around(entry):
+                    asked[f"{name} {'reads' if entry['method'] == 'GET' else 'writes'}"] += 1
+        return asked
+
+    # ------------------------------------------------------------ waiting
+
+    def until(self, what: str, is_so: Callable[[], Any], within_s: float) -> None:
+        """Look again and again. Raises DemoError after the deadline, StageError when a program has ended."""
+        deadline = time.monotonic() + within_s
+        while not is_so():
+            self.stage.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"after {within_s:g} s it still was not so: {what}")
+            time.sleep(LOOK_EVERY_S)
+
+    def rest(self) -> None:
+        """Wait until the queue is empty, all events are delivered, and polls found nothing that led to a request."""
+        deadline = time.monotonic() + REST_WITHIN_S
+        calm = False
+        while not calm:
+            self.until("the queue is empty and all events are delivered", self._nothing_waits, REST_WITHIN_S)
+            asked = self.requests()
+            self._wait_for_polls(2)  # the first of them may have begun before
+            calm = self._nothing_waits() and self.requests() == asked
+            if time.monotonic() > deadline:
+                raise DemoError(f"the product is still busy after {REST_WITHIN_S} s")
+
+    def rest_after_sweep(self) -> None:
+        """Wait until nothing is left to find: after this only a change or an event makes a message."""
+        sweeps = self._looks("partner_center")
+        self.until("the sweep has looked", lambda: self._looks("partner_center") >= sweeps + 1, REST_WITHIN_S)
+        self.rest()
+
+    def _nothing_waits(self) -> bool:
+        state = self._control("GET", "partner_center_webhooks", "/_state")
+        return not state["deliveries"]["waiting"] and not self._queue.get_queue_properties().approximate_message_count
+
+    def _wait_for_polls(self, more: int) -> None:
+        enough = self._looks("dataverse") + more * WATCHED_TABLES
+        self.until("the CRM is polled", lambda: self._looks("dataverse") >= enough, REST_WITHIN_S)
+
+    def _looks(self, system: System) -> int:
+        return sum(map(_looks_around, self.log(system)))
+
+    # ------------------------------------------------------------ how
+
+    def _act(self, system: System, action: str, arguments: Mapping[str, Any]) -> Any:
+        self.acted_at = time.monotonic()
+        return self._control("POST", system, f"/_people/{action}", arguments)
+
+    def _control(self, method: str, system: System, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        url = self.stage.urls[system] + path
+        answer = self._session.request(method, url, json=body, timeout=ANSWER_TIMEOUT_S)
+        if not answer.ok:
+            raise DemoError(f"{method} {url} was answered {answer.status_code}: {answer.text}")
+        return _json(answer) if answer.content else None
+
+
+def _looks_around(entry: Document) -> bool:
+    """Whether this request asks what has changed at all: the CRM poll and the sweep, which run all the time."""
+    query = unquote_plus(entry["query"])
+    headers = {name.lower(): value for name, value in entry["request_headers"].items()}
+    return "deltatoken" in query or "track-changes" in headers.get("prefer", "") or "$orderby=updatedDateTime" in query
+
+
+def _json(answer: requests.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as exc:
+        raise DemoError(
+            f"{answer.url} was answered {answer.status_code} {answer.text[:500]!r}, which is no JSON"
+        ) from exc
+
+
+def _first(documents: list[Document], values: Mapping[str, Any]) -> Document:
+    return next((each for each in documents if all(each.get(name) == value for name, value in values.items())), {})

@@ -1,0 +1,143 @@
+"""The demo plays to its end with everything as expected, notices what is not, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from local.demo.story import STORY
+
+REPOSITORY = Path(__file__).parents[2]
+DEMO = [sys.executable, "-m", "local.demo"]
+TIMEOUT_S = 240
+# The demo's own first steps, then one that expects of the product what it does not do.
+WITH_A_WRONG_EXPECTATION = """
+import sys
+from dataclasses import replace
+
+from local.demo.__main__ import main
+from local.demo.story import STORY
+
+def expect_another_value(step):
+    def play(story):
+        expected = step.play(story)
+        return replace(expected, values={**expected.values, "value": 50001})
+    return replace(step, play=play)
+
+until_shared = [step for step in STORY if step.name.startswith("The admin")]
+shared = next(step for step in STORY if step.change == "shared by a seller")
+sys.exit(main(["--deadline", "3"], [*until_shared, expect_another_value(shared), STORY[-1]]))
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A place of its own for temporary files, so that what is left behind can be seen."""
+    return {**os.environ, "TMPDIR": str(tmp_path)}
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_every_step_of_the_demo_is_as_expected(environment: dict[str, str], tmp_path: Path) -> None:
+    played = run(DEMO, environment)
+
+    assert played.returncode == 0, played.stdout
+    assert steps_told(played.stdout) == [("✓", step.name) for step in STORY]
+    assert "All as expected." in played.stdout
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_a_step_that_is_not_as_expected_fails_the_demo_and_names_difference_and_logs(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    played = run([sys.executable, "-c", WITH_A_WRONG_EXPECTATION], environment)
+
+    assert played.returncode == 1, played.stdout
+    assert "value: expected 50001, seen 50000" in played.stdout
+    assert [mark for mark, _ in steps_told(played.stdout)] == ["✓", "✗"]  # and the story ends there
+    logs = [Path(line.strip()) for line in played.stdout.splitlines() if line.strip().endswith(".log")]
+    assert {log.name for log in logs} == {"host.log", "simulators.log", "queue.log", "table.log"}
+    assert all(log.stat().st_size for log in logs)
+    assert processes_in(tmp_path) == []
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_ends_at_once_and_leaves_nothing_behind(
+    environment: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    demo = subprocess.Popen(DEMO, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
+    wait_until_the_host_is_ready(tmp_path)
+
+    demo.send_signal(number)
+    said, _ = demo.communicate(timeout=60)
+
+    assert demo.returncode == 130
+    assert "Interrupted" in said
+    assert left_behind(tmp_path) == []
+
+
+def test_the_processes_of_a_killed_demo_end_by_themselves(environment: dict[str, str], tmp_path: Path) -> None:
+    demo = subprocess.Popen(DEMO, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
+    wait_until_the_host_is_ready(tmp_path)
+    assert processes_in(tmp_path)
+
+    demo.kill()
+    demo.wait()
+
+    deadline = time.monotonic() + 30
+    while processes_in(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_in(tmp_path) == []
+
+
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+
+def steps_told(text: str) -> list[tuple[str, str]]:
+    """Mark and name of each step in the table, put together again where the table broke the name."""
+    told: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("│")]
+        if len(cells) != len(["", "mark", "step", "expected", "seen", "after", ""]):
+            continue
+        if cells[1]:
+            told.append((cells[1], cells[2]))
+        else:
+            mark, name = told[-1]
+            told[-1] = mark, f"{name} {cells[2]}".strip()
+    return told
+
+
+def wait_until_the_host_is_ready(directory: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not any("ready" in log.read_text().splitlines() for log in directory.glob("cosell-demo-*/host.log")):
+        assert time.monotonic() < deadline, "the demo's host is not ready after 60 s"
+        time.sleep(0.05)
+
+
+def left_behind(directory: Path) -> list[str]:
+    return [str(path) for path in directory.iterdir()] + processes_in(directory)
+
+
+def processes_in(directory: Path) -> list[str]:
+    """The commands of running processes that were told to use this directory."""
+    commands = subprocess.run(
+        ["ps", "-ww", "-eo", "args"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.splitlines()
+    return [command for command in commands if str(directory) in command]
