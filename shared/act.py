@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shared.create import invitation, new_record, new_referral
 from shared.decide import Change, Plan, Problem
-from shared.errors import CosellError, OutcomeUnknown, Permanent, Retryable, VersionConflict
+from shared.errors import CosellError, NotFound, OutcomeUnknown, Permanent, Retryable, VersionConflict
 from shared.lenses import Lens, Value
 from shared.lifecycle import Lifecycle, is_closed, is_writable
 from shared.logs import log
@@ -82,7 +82,7 @@ class Actor:
             except Permanent as refusal:
                 refused = True
                 self.fail(refusal)
-        return plan.writes and not refused
+        return plan.writes and not refused and link.state != "tombstone"
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -104,6 +104,11 @@ class Actor:
     def conflicted(self, conflict: VersionConflict) -> None:
         """A conditional write met a newer version: nothing was written, and everything is decided anew."""
         self._add("failed", message=f"changed meanwhile, read again: {conflict}", request_id=conflict.request_id)
+
+    def record_is_gone(self) -> None:
+        """Somebody deleted the record. It is not made anew, and the referral stays as it is."""
+        self.view.link.state = "tombstone"
+        self.note(f"{self.view.link.record} does not exist any more; the referral stays as it is")
 
     def begin(self) -> None:
         """Forget what an earlier round found wrong: it is looked at anew."""
@@ -154,6 +159,8 @@ class Actor:
             view.record = self.services.crm.read(opportunity)
             link.record = opportunity
             view.refresh()
+            # A person made it, so nobody has said yet that it is shared.
+            self._write_record(self._identity(table, own), {}, f"Goes on from {lead} with referral {own.id}")
             self._agree_on_base()
         else:
             origin = {lead_table.origin: lead.id} if lead_table.origin else {}
@@ -195,7 +202,7 @@ class Actor:
         record, is_new = self.services.crm.create(table.table, own.id, columns, related)
         link.record = record.ref
         if is_new:
-            self._remember_shown(columns, table)
+            self._remember_shown(columns)
         view.record = None
         view.wrote_record(record)
         self._agree_on_base()
@@ -309,6 +316,8 @@ class Actor:
         labels = {field.name: field.label for field in view.table.fields}
         doing = "Updated from Partner Center: " + ", ".join(labels[name] for name in plan.to_crm) if columns else ""
         self._write_record({**columns, **identity}, plan.to_crm, doing)
+        if link.state == "tombstone":
+            return
         for name in plan.to_crm:
             link.base[name] = [plan.base[name][0], (view.crm_values or {})[name]]
 
@@ -316,10 +325,20 @@ class Actor:
         view, link = self.view, self.view.link
         assert link.record is not None
         before = view.record.version if view.record else link.record_version
-        columns = {**columns, **self._shown(view.table, doing)}
+        columns = {**self._shown(view.table, doing), **columns}
         self._start("crm", f"update {link.record.table}", _audited(changes))
-        view.wrote_record(self.services.crm.update(link.record, columns, before))
-        self._remember_shown(columns, view.table)
+        try:
+            written = self.services.crm.update(link.record, columns, before)
+        except NotFound:
+            self.record_is_gone()
+            return
+        except Permanent:
+            # Part of it may be written: a closing is two calls. What the record holds now has to be read.
+            view.record = self.services.crm.read(link.record)
+            view.refresh()
+            raise
+        view.wrote_record(written)
+        self._remember_shown(columns)
         assert view.record is not None
         self._done("crm", f"update {link.record.table}", _audited(changes), before, view.record.version)
 
@@ -349,11 +368,20 @@ class Actor:
         said = "; ".join(filter(None, [*failure, *self.said, doing, *self.notes])) or "Synchronized"
         line = f"{self.services.clock():%Y-%m-%d %H:%M} - {said}"
         text = f"{line}\n{self.view.link.audit_text}".rstrip()[:AUDIT_TEXT_LENGTH]
-        return _filled({table.columns.audit: text, table.columns.sync_status: self._status()})
+        shown = {table.columns.audit: text, table.columns.sync_status: self._status()}
+        return _filled(shown) | self._marked_name()
 
-    def _remember_shown(self, columns: Mapping[str, Any], table: TableMap) -> None:
+    def _marked_name(self) -> dict[str, Any]:
+        """The name with its check mark or cross, where the field map wants one and the record shows another."""
+        name, record = self.view.table.marked_name, self.view.record
+        if name is None or record is None or name.column not in record.values:
+            return {}
+        marked = f"{'✗ ' if self.problems else name.mark}{name.read_crm(record.values)}"
+        return {} if record.values[name.column] == marked else {name.column: marked}
+
+    def _remember_shown(self, columns: Mapping[str, Any]) -> None:
         link = self.view.link
-        link.audit_text = columns.get(table.columns.audit, link.audit_text)
+        link.audit_text = columns.get(self.view.table.columns.audit, link.audit_text)
         self.said = []
 
     def _status(self) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from dataclasses import field as member
 from typing import Any
 
-from shared.decide import EMPTY, Problem, lacks, missing, without_counterpart
-from shared.lenses import PERSON_KEYS, Person, Unmapped, Value, at, put
+from shared.decide import EMPTY, Problem, incomplete, without_counterpart
+from shared.lenses import Unmapped, Value, at, put
 from shared.lifecycle import Lifecycle
 from shared.mapping import ASSISTANCE, CONSENT, Field, FieldMap, TableMap
 from shared.model import MICROSOFT
@@ -66,7 +66,7 @@ def new_referral(field_map: FieldMap, table: TableMap, crm: Mapping[str, Value])
                 for pointer, raw in field.lens.write_partner_center(value).items():
                     put(new.document, pointer, raw)
     new.help = new.document.pop("inviteContext", {}).get("assistanceRequestCode") or ""
-    new.problems += _missing(table, new, crm)
+    new.problems += incomplete(table, crm, {"always", "co-sell"} if new.help else {"always"})
     _complete(field_map, new)
     return new
 
@@ -116,30 +116,6 @@ def _complete(field_map: FieldMap, new: NewReferral) -> None:
         document,
         "/details/requirements/additionalRequirements",
         {"attributes": [dict(attribute) for attribute in field_map.new_referral.attributes]},
-    )
-
-
-def _missing(table: TableMap, new: NewReferral, crm: Mapping[str, Value]) -> list[Problem]:
-    problems = []
-    for field in table.fields:
-        if field.required == "always" or (field.required == "co-sell" and new.help):
-            lens, value = field.lens, crm[field.name]
-            if isinstance(lens, Person):
-                # Microsoft's sellers call the customer's contact, so a co-sell deal needs all of it.
-                keys = PERSON_KEYS if field.required == "co-sell" else ("firstName", "lastName", "email")
-                lacking = [column for key, column in lens.parts if key in keys and not (value or {}).get(key)]
-                if lacking:
-                    problems.append(_incomplete(field, lacking))
-            elif lacks(value):
-                problems.append(missing(field))
-    return problems
-
-
-def _incomplete(field: Field, lacking: list[str]) -> Problem:
-    return Problem(
-        field.label,
-        f"lacks {', '.join(lacking)}, and Partner Center needs it",
-        f"Choose a {field.label.lower()} that has it, or fill it in, and save the record",
     )
 
 

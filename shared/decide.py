@@ -8,12 +8,12 @@ both moved apart: the field's conflict rule, and the loser's value goes into the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from dataclasses import field as member
 from datetime import datetime, timedelta
 
-from shared.lenses import Unmapped, Value, Winner
+from shared.lenses import PERSON_KEYS, Person, Unmapped, Value, Winner
 from shared.lifecycle import Lifecycle, is_closed, is_writable
 from shared.mapping import Field, TableMap
 
@@ -89,12 +89,12 @@ def decide(deal: Deal) -> Plan:
     lifecycle = deal.table.lifecycle
     _decide_field(deal, lifecycle, plan, sendable=True)
     sendable = _is_sendable(deal, plan)
-    plan.invite = sendable and _wants_microsoft(deal)
+    invitation = sendable and _wants_microsoft(deal)
     for field in deal.table.fields:
-        if field is not lifecycle and not (plan.invite and field is deal.table.assistance):
+        if field is not lifecycle and not (invitation and field is deal.table.assistance):
             _decide_field(deal, field, plan, sendable=sendable)
-    if plan.invite:
-        _show_to_microsoft(deal, plan)
+    if invitation:
+        _invite(deal, plan)
     return plan
 
 
@@ -109,6 +109,20 @@ def _wants_microsoft(deal: Deal) -> bool:
     """Help chosen for a deal that Microsoft does not have yet turns it into a co-sell deal."""
     assistance = deal.table.assistance
     return bool(assistance and not deal.invited and deal.crm[assistance.name] is not None)
+
+
+def _invite(deal: Deal, plan: Plan) -> None:
+    assistance = deal.table.assistance
+    assert assistance is not None
+    unready = incomplete(deal.table, deal.crm, {"co-sell"})
+    try:
+        assistance.lens.to_partner_center(deal.crm[assistance.name], deal.partner_center[assistance.name])
+    except Unmapped as unmapped:
+        unready.append(without_counterpart(assistance, WORDS["crm"], unmapped))
+    plan.problems += unready
+    plan.invite = not unready
+    if plan.invite:
+        _show_to_microsoft(deal, plan)
 
 
 def _show_to_microsoft(deal: Deal, plan: Plan) -> None:
@@ -192,8 +206,20 @@ def _held(field: Field, partner_center: Value, crm: Value) -> Problem:
     )
 
 
+def _closed_otherwise(field: Field, partner_center: Value, crm: Value) -> Problem:
+    """Neither system lets a closed deal be closed differently."""
+    return Problem(
+        field.label,
+        f"the referral was closed as {partner_center['state']}, the record as {crm['state']}",
+        "A referral stays closed; if it is right, reopen the record, and it will be closed like the referral",
+    )
+
+
 def _carry_to_crm(field: Field, plan: Plan, partner_center: Value, crm: Value) -> None:
     after = field.lens.to_crm(partner_center, crm) if "update" in field.to_crm else crm
+    if isinstance(field.lens, Lifecycle) and {after["state"], crm["state"]} == {"won", "lost"}:
+        plan.problems.append(_closed_otherwise(field, partner_center, crm))
+        return
     if after != crm:
         field.lens.write_crm(after)  # raises Unmapped here, before anything is written
         plan.to_crm[field.name] = Change(crm, after)
@@ -219,7 +245,9 @@ def _carry_to_partner_center(
         plan.notes.append(f"{field.label}: the referral is closed for good, {shown(crm)} stays in the CRM")
         plan.base[field.name] = [partner_center, crm]
     elif not sendable:
-        return  # not accepted yet: the base stays, so that accepting sends it
+        # Not accepted yet: what the CRM holds stays a change of the CRM, so that accepting sends it.
+        unsent = deal.base[field.name][1] if field.name in deal.base else field.lens.read_crm({})
+        plan.base[field.name] = [partner_center, unsent]
     elif field.required == "always" and lacks(after):
         plan.problems.append(missing(field))
     else:
@@ -242,6 +270,33 @@ def _settle(deal: Deal, field: Field, plan: Plan, partner_center: Value, crm: Va
     else:
         plan.notes.append(f"{field.label}: cannot be changed to {shown(crm)} in Partner Center, so it was put back")
         _carry_to_crm(field, plan, partner_center, crm)
+
+
+def incomplete(table: TableMap, crm: Mapping[str, Value], required: Set[str]) -> list[Problem]:
+    """Return what the CRM has not filled of the fields that Partner Center needs: `always`, or for `co-sell`."""
+    problems = []
+    for field in table.fields:
+        if field.required in required:
+            if isinstance(field.lens, Person):
+                lacking = _lacking_parts(field, field.lens, crm[field.name])
+                problems += [_lacking(field, lacking)] if lacking else []
+            elif lacks(crm[field.name]):
+                problems.append(missing(field))
+    return problems
+
+
+def _lacking_parts(field: Field, lens: Person, person: Value) -> list[str]:
+    # Microsoft's sellers call the customer's contact, so a co-sell deal needs all of it.
+    keys = PERSON_KEYS if field.required == "co-sell" else ("firstName", "lastName", "email")
+    return [column for key, column in lens.parts if key in keys and not (person or {}).get(key)]
+
+
+def _lacking(field: Field, columns: list[str]) -> Problem:
+    return Problem(
+        field.label,
+        f"lacks {', '.join(columns)}, and Partner Center needs it",
+        f"Choose a {field.label.lower()} that has it, or fill it in, and save the record",
+    )
 
 
 def lacks(value: Value) -> bool:

@@ -54,6 +54,11 @@ def is_closed(partner_center: Value) -> bool:
     return bool(partner_center) and partner_center["state"] in CLOSED
 
 
+def was_accepted(partner_center: Value) -> bool:
+    """Whether somebody accepted the referral, be it that it is won by now."""
+    return bool(partner_center) and partner_center["state"] in ("active", "won")
+
+
 def is_writable(partner_center: Value) -> bool:
     """Whether edits make sense: accepted and not closed. Before acceptance a referral is only accepted or declined."""
     return bool(partner_center) and partner_center["state"] == "active"
@@ -116,10 +121,10 @@ class Lifecycle:
         state = TO_CRM.get(partner_center["state"])
         if state is None:
             raise Unmapped(partner_center["state"], ", ".join("/".join(pair) for pair in PARTNER_CENTER_STATES))
-        row = next((row for row in self.states if row.state == state), None)
-        if row is None or (crm and crm["state"] == state):  # a lead, for one, cannot be won
-            return crm
-        return _canonical(row)
+        rows = {row.state: row for row in reversed(self.states)}  # the first row of a state counts
+        # A lead cannot be won: it is accepted, and the opportunity it becomes is won.
+        row = rows.get(state) or (rows.get("open") if state == "won" else None)
+        return crm if row is None or (crm and crm["state"] == row.state) else _canonical(row)
 
     def to_partner_center(self, crm: Value, partner_center: Value) -> Value:
         steps = NEXT.get(partner_center["state"], {})

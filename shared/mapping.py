@@ -128,6 +128,11 @@ class TableMap:
         return next((field for field in self.fields if ASSISTANCE in field.lens.pointers), None)
 
     @cached_property
+    def marked_name(self) -> Text | None:
+        """The name, if it shows a check mark or a cross."""
+        return next((f.lens for f in self.fields if isinstance(f.lens, Text) and f.lens.mark), None)
+
+    @cached_property
     def consent(self) -> Field | None:
         """The field that says whether Microsoft's sellers may see the deal."""
         return next((field for field in self.fields if CONSENT in field.lens.pointers), None)
@@ -137,7 +142,8 @@ class TableMap:
         names = (column for field in self.fields for column in field.lens.columns)
         system = (self.columns.referral_id, self.columns.sync_flag, self.columns.audit, self.columns.sync_status)
         return TableShape(
-            display=tuple(filter(None, (self.columns.audit, self.columns.sync_status))),
+            sync_status=self.columns.sync_status,
+            display=(self.columns.audit,),
             table=self.table,
             columns=tuple(dict.fromkeys(filter(None, (*system, *names)))),
             referral_id=self.columns.referral_id,

@@ -13,7 +13,7 @@ from shared.act import Actor
 from shared.decide import decide
 from shared.errors import NotFound, Permanent, Retryable, Unavailable, VersionConflict
 from shared.find import Nothing, find_deal
-from shared.lifecycle import is_writable
+from shared.lifecycle import was_accepted
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.model import ALL_SIDES, Link, Side, ticks
@@ -55,8 +55,11 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return Outcome("ignored", found.deal, "the record was deleted in the CRM")
     if found.link and found.link.record and request.record and request.record != found.link.record:
         return Outcome("ignored", found.deal, f"{request.record} was converted to {found.link.record}")
-    sides = _sides(found.link, request)
-    link = services.deals.claim(found.link or found.deal, sides=sides)
+    sides = _sides(found.link or Link(found.deal), request)
+    redelivered = redelivered or request.deferrals > 0
+    link = services.deals.claim(
+        found.link or found.deal, sides=sides, message=request.correlation_id, redelivered=redelivered
+    )
     if link and _is_known(link, request) and not link.look_again:
         # Its holder finished between our read and our claim.
         marks = services.deals.release(link)
@@ -76,20 +79,27 @@ def _is_known(link: Link, request: SyncRequest) -> bool:
         return False
     if request.record:
         return request.record == link.record and request.version == link.record_version
-    seen = {link.referral_id: link.referral_updated, link.microsoft_referral_id: link.microsoft_updated}
-    updated = seen.get(request.referral_id or "", "")
+    about = _side_of(link, request)
+    updated = link.referral_updated if about == "partner_center" else link.microsoft_updated
     try:
         return bool(updated) and ticks(request.version) <= ticks(updated)
     except ValueError:
         return False
 
 
-def _sides(link: Link | None, request: SyncRequest) -> frozenset[Side]:
-    if link is None or request.cause == "operator":
+def _sides(link: Link, request: SyncRequest) -> frozenset[Side]:
+    if request.cause == "operator":
         return ALL_SIDES
-    if request.record:
-        return frozenset({"crm"})
-    return frozenset({"microsoft"} if request.referral_id == link.microsoft_referral_id else {"partner_center"})
+    return frozenset({"crm"} if request.record else {_side_of(link, request)})
+
+
+def _side_of(link: Link, request: SyncRequest) -> Side:
+    """Whose referral an event is about. A related-... event is about Microsoft's, whichever of the two it names.
+
+    https://learn.microsoft.com/partner-center/developer/partner-center-webhook-events
+    """
+    related = (request.event or "").startswith("related-")
+    return "microsoft" if related or request.referral_id == link.microsoft_referral_id else "partner_center"
 
 
 def _unreadable(request: SyncRequest, services: Services, refusal: Permanent) -> Outcome:
@@ -98,7 +108,14 @@ def _unreadable(request: SyncRequest, services: Services, refusal: Permanent) ->
         # Somebody else's copy in the engagement, which need not be ours to read.
         log.warning("sync.related_unreadable", extra={"referral": request.referral_id, "why": str(refusal)})
         return Outcome("ignored", why=str(refusal))
-    deal = deal_of_record(request.record) if request.record else deal_of_referral(request.referral_id or "")
+    return fail_deal(request, services, refusal)
+
+
+def fail_deal(request: SyncRequest, services: Services, refusal: Permanent) -> Outcome:
+    """Record on the deal a message names that it failed, without looking at either side."""
+    deal = services.deals.find(referral_id=request.referral_id, record=request.record) or (
+        deal_of_record(request.record) if request.record else deal_of_referral(request.referral_id or "")
+    )
     link = services.deals.claim(deal, sides=ALL_SIDES)
     if link is None:
         return Outcome("busy", deal)
@@ -161,8 +178,7 @@ class _Run:
         except NotFound as gone:
             if view.link.record is None or gone.remote != self.services.crm.name:
                 raise
-            view.link.state = "tombstone"
-            self.actor.note(f"{view.link.record} does not exist any more; the referral stays as it is")
+            self.actor.record_is_gone()
             return False
         return True
 
@@ -185,6 +201,7 @@ class _Run:
         """An accepted lead goes on as an opportunity."""
         view = self.view
         values = view.partner_center_values or {}
-        if view.table.converts_to and is_writable(values.get(view.table.lifecycle.name)) and view.is_shared:
+        accepted = was_accepted(values.get(view.table.lifecycle.name))
+        if view.table.converts_to and accepted and view.is_shared and view.link.state != "tombstone":
             self.actor.convert()
             self._carry_out()

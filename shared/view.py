@@ -64,6 +64,7 @@ class View:
         link, services = self.link, self.services
         if "partner_center" in sides and link.referral_id:
             self.own = services.partner_center.get(link.referral_id)
+            self._adopt_ids()
         if "microsoft" in sides:
             self._read_microsoft()
         if "crm" in sides and link.record:
@@ -118,9 +119,9 @@ class View:
             self.link.base.get(name, [None])[0] != value for name, value in self.partner_center_values.items()
         )
         open_here = any(self.link.base.get(name, [None, None])[1] != value for name, value in self.crm_values.items())
-        unsettled = (frozenset({"partner_center", "microsoft"}) if open_there else frozenset()) | (
-            frozenset({"crm"}) if open_here else frozenset()
-        )
+        unsettled: set[Side] = {"crm"} if open_here else set()
+        if open_there:
+            unsettled |= {"partner_center", "microsoft"} if self.link.microsoft_referral_id else {"partner_center"}
         return ALL_SIDES - unsettled
 
     def remember_versions(self) -> None:
@@ -141,9 +142,14 @@ class View:
         link, partner_center = self.link, self.services.partner_center
         if link.microsoft_referral_id:
             self.microsoft = partner_center.get(link.microsoft_referral_id)
-        elif self.own and self.own.document.get("type") == "Shared" and link.engagement_id and not link.intent:
+        elif link.engagement_id and not link.intent and (link.base or self._is_co_sell):
             engagement = partner_center.engagement(link.engagement_id)
             self.microsoft = next((row for row in engagement if row.is_microsofts), None)
+
+    @property
+    def _is_co_sell(self) -> bool:
+        """A deal not seen before: of a private one Microsoft has no copy, so looking for it is spared."""
+        return bool(self.own and self.own.document.get("type") == "Shared")
 
     def _adopt_ids(self) -> None:
         link = self.link

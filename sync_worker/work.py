@@ -1,14 +1,14 @@
-"""What happens to one message: worked off, put back for later without counting as a failure, or given up and recorded."""
+"""What happens to one message: worked off, put back for later, which counts as no failure, or given up and recorded."""
 
 from __future__ import annotations
 
 from pydantic import ValidationError
 
-from shared.errors import Retryable, SettingsError
+from shared.errors import Permanent, Retryable, SettingsError
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.services import Services
-from shared.sync import sync_one
+from shared.sync import fail_deal, sync_one
 
 FIRST_DELAY_S = 30
 LONGEST_DELAY_S = 3_600
@@ -36,17 +36,18 @@ def give_up(body: bytes, services: Services) -> None:
         request = SyncRequest.model_validate_json(body)
     except ValidationError:
         log.exception("sync.unreadable_message")
-        services.failures.put("unreadable", f"a message on the queue is no sync request: {body[:200]!r}")
+        services.failures.put(
+            "unreadable",
+            f"a message on the queue is no sync request: {body[:200]!r}",
+            next_step="Find out what else writes to the queue; no deal is affected",
+        )
         return
-    record = f"{request.record_table}_{request.record_id}"
-    deal = services.deals.find(referral_id=request.referral_id, record=request.record) or request.referral_id or record
-    log.error("sync.given_up", extra={"deal": deal, "correlation_id": request.correlation_id})
-    services.failures.put(
-        deal,
+    unexpected = Permanent(
         "something unexpected went wrong each time this deal was looked at",
-        next_step=f"Search the log for {request.correlation_id}; any later change to the deal is tried anew",
-        correlation_id=request.correlation_id,
+        next_step=f"Search the log for {request.correlation_id}; any change to the deal tries again",
     )
+    outcome = fail_deal(request, services, unexpected)
+    log.error("sync.given_up", extra={"deal": outcome.deal, "correlation_id": request.correlation_id})
 
 
 def _put_back(request: SyncRequest, services: Services, delay_s: float, why: str, fields: dict[str, str]) -> None:

@@ -15,13 +15,15 @@ class TableShape:
 
     `columns`: every mapped column; a dotted name (`parentaccountid.name`) is a column of the related row.
     `referral_id`: the unique column that carries the referral's id. `sync_flag`: the seller's switch, "" where there is
-    none. `display`: the columns that only we write, to show how things are.
+    none. `sync_status`: where we show how a record that we know is; `display`: other
+    columns that only we write.
     """
 
     table: str
     columns: tuple[str, ...]
     referral_id: str
     sync_flag: str
+    sync_status: str = ""
     display: tuple[str, ...] = ()
 
 

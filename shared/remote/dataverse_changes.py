@@ -57,7 +57,7 @@ class ChangeFeed:
         # Whether a change outside $select brings the row is not documented, so every mapped column is selected; the
         # worker reads the deal anew all the same. What only we write, and write at length, is left out.
         columns = [c for c in shape.columns if "." not in c and c not in shape.display]
-        wanted = [self._id, shape.referral_id, shape.sync_flag, *columns, "modifiedon"]
+        wanted = [self._id, *self._marks(), *columns, "modifiedon"]
         self._columns = ",".join(dict.fromkeys(filter(None, wanted)))
 
     def since(self, text: str | None) -> Iterator[ChangePage]:
@@ -133,9 +133,9 @@ class ChangeFeed:
         yield ChangePage(news, replace(cursor, since=since, seen=seen, refused_at=refused_at).text())
 
     def _filter(self, since: str) -> str:
-        shared = f"{self._shape.referral_id} ne null"
-        if self._shape.sync_flag:
-            shared = f"({self._shape.sync_flag} eq true or {shared})"
+        flag = self._shape.sync_flag
+        marks = [f"{column} eq true" if column == flag else f"{column} ne null" for column in self._marks()]
+        shared = f"({' or '.join(marks)})"
         return f"modifiedon ge {_earlier(since)} and {shared}" if since else shared
 
     def _changes(self, answer: Mapping[str, Any]) -> tuple[RecordChange, ...]:
@@ -145,8 +145,13 @@ class ChangeFeed:
         table = self._shape.table
         if row.get("reason") == "deleted":
             return RecordChange(RecordRef(table, row["id"]), deleted=True)
-        shared = bool(row.get(self._shape.sync_flag)) or bool(row.get(self._shape.referral_id))
+        shared = any(row.get(column) for column in self._marks())
         return RecordChange(RecordRef(table, row[self._id]), version=row["@odata.etag"], shared=shared)
+
+    def _marks(self) -> list[str]:
+        """The columns one of which is filled on every record that concerns us, be it that it was switched off."""
+        shape = self._shape
+        return [column for column in (shape.referral_id, shape.sync_flag, shape.sync_status) if column]
 
     def _warn(self, event: str, refused: Refused | Forbidden, **fields: Any) -> None:
         details = {"table": self._shape.table, "code": refused.code, "reason": str(refused)}

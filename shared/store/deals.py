@@ -39,12 +39,13 @@ class _StoredLink(Link):
     """A link with what only the store needs to know.
 
     `arrived` are the marks that came since the claim, `pointed` the index rows known to name this deal, `entries` how
-    many audit entries there are. `held`: this very run holds the claim.
+    many audit entries there are. `claimed_for`: the message its holder works off. `held`: this run holds the claim.
     """
 
     arrived: frozenset[Side] = frozenset()
     pointed: frozenset[str] = frozenset()
     entries: int = 0
+    claimed_for: str = ""
     held: bool = False
 
 
@@ -114,8 +115,13 @@ class Deals:
         link = self._read(deal)
         return replace(link, look_again=link.look_again | link.arrived) if link else None
 
-    def claim(self, deal: str | Link, *, sides: frozenset[Side]) -> Link | None:
+    def claim(
+        self, deal: str | Link, *, sides: frozenset[Side], message: str = "", redelivered: bool = False
+    ) -> Link | None:
         """Take the deal, new or not, and return its link; None if another run has it, which then looks at `sides` too.
+
+        The queue hands a message out again only when its run has ended, so a claim made for a `redelivered` message is
+        a dead run's and does not have to expire.
 
         The link's `look_again` tells what an earlier holder was asked to look at and may not have seen. A link loaded
         before saves a read, and if the deal has changed since, the newer one is returned.
@@ -123,7 +129,7 @@ class Deals:
         key = deal if isinstance(deal, str) else deal.deal
         link = deal if isinstance(deal, _StoredLink) else self._read(key)
         for _ in range(ATTEMPTS):
-            wanted = self._claimed_or_marked(link or _StoredLink(key), sides)
+            wanted = self._claimed_or_marked(link or _StoredLink(key), sides, message, redelivered)
             if wanted is None:
                 return None
             try:
@@ -151,13 +157,17 @@ class Deals:
         more = rows[limit].key if len(rows) > limit else None
         return Story(self.load(deal), tuple(map(audit_entry, rows[:limit])), more)
 
-    def _claimed_or_marked(self, link: _StoredLink, sides: frozenset[Side]) -> _StoredLink | None:
+    def _claimed_or_marked(
+        self, link: _StoredLink, sides: frozenset[Side], message: str, redelivered: bool
+    ) -> _StoredLink | None:
         now = self._clock()
-        if link.claim_until_utc is None or link.claim_until_utc <= now:
+        orphaned = redelivered and bool(message) and link.claimed_for == message
+        if link.claim_until_utc is None or link.claim_until_utc <= now or orphaned:
             return replace(
                 link,
                 claim=self._new_token(),
                 claim_until_utc=now + timedelta(seconds=CLAIM_S),
+                claimed_for=message,
                 look_again=link.look_again | link.arrived,
                 arrived=frozenset(),
                 held=True,

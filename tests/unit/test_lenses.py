@@ -6,12 +6,11 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import assume, event, given
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -116,7 +115,7 @@ INSTANTS = st.one_of(
     st.just(""),
     st.builds(
         lambda moment, digits, zone: moment.isoformat(timespec="seconds") + digits + zone,
-        st.datetimes(min_value=datetime(1, 1, 2)),
+        st.datetimes(),
         st.sampled_from(["", ".0", ".1743218", ".9999999"]),
         st.sampled_from(["", "Z", "+00:00"]),
     ),
@@ -269,8 +268,12 @@ def without_reason(value: Any) -> Any:
 
 # ---------------------------------------------------------------- laws
 
+few_examples = settings(max_examples=40)
+"""Per row: each kind of lens has many rows."""
+
 
 @pytest.mark.parametrize("field", ROWS)
+@few_examples
 @given(data=st.data())
 def test_a_value_survives_being_stored_as_json(field: Field, data: st.DataObject) -> None:
     partner_center, crm = both_sides(data, field.lens)
@@ -281,6 +284,7 @@ def test_a_value_survives_being_stored_as_json(field: Field, data: st.DataObject
 
 
 @pytest.mark.parametrize("field", OUT_OF_CRM)
+@few_examples
 @given(data=st.data())
 def test_partner_center_gives_back_what_was_written(field: Field, data: st.DataObject) -> None:
     lens = field.lens
@@ -294,6 +298,7 @@ def test_partner_center_gives_back_what_was_written(field: Field, data: st.DataO
 
 
 @pytest.mark.parametrize("field", [row for row in ROWS if not isinstance(row.values[0].lens, (Lifecycle, Summary))])
+@few_examples
 @given(data=st.data())
 def test_partner_center_gives_back_what_it_held(field: Field, data: st.DataObject) -> None:
     partner_center, _ = both_sides(data, field.lens)
@@ -304,6 +309,7 @@ def test_partner_center_gives_back_what_it_held(field: Field, data: st.DataObjec
 
 
 @pytest.mark.parametrize("field", INTO_CRM)
+@few_examples
 @given(data=st.data())
 def test_the_crm_gives_back_what_was_written(field: Field, data: st.DataObject) -> None:
     lens = field.lens
@@ -317,6 +323,7 @@ def test_the_crm_gives_back_what_was_written(field: Field, data: st.DataObject) 
 
 
 @pytest.mark.parametrize("field", [row for row in ROWS if not isinstance(row.values[0].lens, (Lifecycle, Person))])
+@few_examples
 @given(data=st.data())
 def test_the_crm_gives_back_what_it_held(field: Field, data: st.DataObject) -> None:
     _, crm = both_sides(data, field.lens)
@@ -325,6 +332,7 @@ def test_the_crm_gives_back_what_it_held(field: Field, data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize("field", INTO_CRM)
+@few_examples
 @given(data=st.data())
 def test_what_is_written_to_the_crm_fits_its_columns(field: Field, data: st.DataObject) -> None:
     limit = getattr(field.lens, "max_length", 0) or 10**6
@@ -339,6 +347,7 @@ def test_what_is_written_to_the_crm_fits_its_columns(field: Field, data: st.Data
 
 
 @pytest.mark.parametrize("field", INTO_CRM)
+@few_examples
 @given(data=st.data())
 def test_carrying_to_the_crm_twice_changes_nothing_and_both_agree(field: Field, data: st.DataObject) -> None:
     partner_center, crm = both_sides(data, field.lens)
@@ -350,6 +359,7 @@ def test_carrying_to_the_crm_twice_changes_nothing_and_both_agree(field: Field, 
 
 
 @pytest.mark.parametrize("field", INTO_CRM)
+@few_examples
 @given(data=st.data())
 def test_what_came_from_partner_center_never_changes_it(field: Field, data: st.DataObject) -> None:
     partner_center, crm = both_sides(data, field.lens)
@@ -360,6 +370,7 @@ def test_what_came_from_partner_center_never_changes_it(field: Field, data: st.D
 
 
 @pytest.mark.parametrize("field", OUT_OF_CRM)
+@few_examples
 @given(data=st.data())
 def test_carrying_to_partner_center_twice_changes_nothing(field: Field, data: st.DataObject) -> None:
     partner_center, crm = both_sides(data, field.lens)
@@ -372,6 +383,7 @@ def test_carrying_to_partner_center_twice_changes_nothing(field: Field, data: st
 
 
 @pytest.mark.parametrize("field", OUT_OF_CRM)
+@few_examples
 @given(data=st.data())
 def test_after_carrying_to_partner_center_both_agree(field: Field, data: st.DataObject) -> None:
     lens = field.lens
@@ -522,7 +534,7 @@ def deal_worth(amount: Any, currency: Any = "USD") -> dict[str, Any]:
     ],
 )
 def test_an_amount_has_one_spelling(raw: Any, amount: str | None) -> None:
-    assert MONEY.read_partner_center(deal_worth(raw)) == {"amount": amount, "currency": "USD"}
+    assert MONEY.read_partner_center(deal_worth(raw)) == {"amount": amount, "currency": "USD" if amount else ""}
 
 
 @pytest.mark.parametrize(
