@@ -18,7 +18,7 @@ from shared.errors import ClaimLost, Refused
 from shared.model import Intent, Link, RecordRef, Side
 from shared.store.audit import AuditEntry
 from shared.store.deals import CLAIM_S, Deals, deal_of_record, deal_of_referral
-from tests.contract.stores import IMPLEMENTATIONS, Store, VirtualClock
+from tests.contract.stores import IMPLEMENTATIONS, AzuriteStore, Store, VirtualClock
 
 PARTNER_CENTER: frozenset[Side] = frozenset({"partner_center"})
 MICROSOFT: frozenset[Side] = frozenset({"microsoft"})
@@ -413,7 +413,9 @@ def test_runs_racing_in_threads_leave_the_last_change_in_the_link(store: Store) 
 # Lost answers
 
 
-def test_a_lost_answer_repeats_nothing(store: Store, deals: Deals, deal: str, clock: VirtualClock) -> None:
+def test_a_lost_answer_repeats_nothing(storage_connection: str, deal: str, clock: VirtualClock) -> None:
+    store = AzuriteStore(storage_connection)
+    deals = Deals(store.table("Deals"), store.table("Index"), clock)
     settled(deals, "pc_other")
     store.lose_answers(2)  # of the read and of the insert
     link = claimed(deals, deal)

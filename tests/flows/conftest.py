@@ -26,6 +26,18 @@ def functions() -> list[Function]:
 def make_world(
     storage_connection: str, functions: list[Function], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., World]]:
+    yield from _makers(storage_connection, functions, monkeypatch)
+
+
+@pytest.fixture
+def make_memory_world(functions: list[Function], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., World]]:
+    """Like `make_world`, with Storage in memory: for tests that play many worlds."""
+    yield from _makers(None, functions, monkeypatch)
+
+
+def _makers(
+    storage_connection: str | None, functions: list[Function], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., World]]:
     worlds: list[World] = []
 
     def make(**settings: str) -> World:

@@ -55,6 +55,7 @@ class FusedSession(requests.Session):
 
     def __init__(self, fuse: Fuse) -> None:
         super().__init__()
+        self.trust_env = False  # nothing leaves the process: looking for proxies at every call is for nothing
         self._fuse = fuse
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:

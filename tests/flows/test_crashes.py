@@ -7,6 +7,7 @@ the end there is one record per referral and one referral per record, both sides
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from shared.view import View
 from tests.flows.world import World
 
 Flow = Callable[[World], None]
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def seller_shares_a_co_sell_deal(world: World) -> None:
@@ -114,14 +116,23 @@ def assert_deal_agrees(world: World, referral_id: str) -> None:
     assert not decide(view.deal()).writes, json.dumps(decide(view.deal()).__dict__, default=str)[:2000]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("flow", FLOWS)
-def test_dying_at_any_moment_ends_in_agreement(make_world: Callable[..., World], flow: str) -> None:
-    moments = play(make_world(), flow, die_at=0)
+def test_with_storage_in_memory_a_flow_has_the_same_moments_as_with_real_storage(
+    make_world: Callable[..., World], make_memory_world: Callable[..., World], flow: str
+) -> None:
+    real = play(make_world(), flow, die_at=0)
+    in_memory = play(make_memory_world(), flow, die_at=0)
+
+    assert [GUID.sub("id", moment) for moment in in_memory] == [GUID.sub("id", moment) for moment in real]
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_dying_at_any_moment_ends_in_agreement(make_memory_world: Callable[..., World], flow: str) -> None:
+    moments = play(make_memory_world(), flow, die_at=0)
     assert len(moments) > 5
 
     for die_at in range(1, len(moments) + 1):
-        world = make_world()
+        world = make_memory_world()
         moments_until_death = play(world, flow, die_at)
         try:
             assert_in_agreement(world)

@@ -219,7 +219,7 @@ def test_the_log_of_a_refusal_has_the_reason_and_neither_body_nor_key(
 
     world.partner_center.forge("body-changed", referral_id=REFERRAL_ID)
 
-    (refusal,) = [record for record in caplog.records if record.message == "webhook.refused"]
+    (refusal,) = [record for record in caplog.records if record.msg == "webhook.refused"]
     assert vars(refusal)["reason"] == "the signature does not fit the body"
     assert len(vars(refusal)["body_sha256"]) == 64
     said = " ".join(str(vars(record)) for record in caplog.records if record.name.startswith("webhook_receiver"))
@@ -295,7 +295,7 @@ def test_with_wrong_settings_the_sender_is_asked_to_come_again(
 
     assert world.deliver() == [503]
 
-    (record,) = [record for record in caplog.records if record.message == "webhook.not_stored"]
+    (record,) = [record for record in caplog.records if record.msg == "webhook.not_stored"]
     assert vars(record)["reason"] == "WEBHOOK_TRUSTED_ROOTS_FILE: there is no file /no/such/file"
 
 
@@ -370,4 +370,4 @@ def test_nothing_heavy_is_loaded_before_the_first_call() -> None:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    return [(record.levelname, record.message) for record in caplog.records if record.name.startswith("webhook_")]
+    return [(record.levelname, record.msg) for record in caplog.records if record.name.startswith("webhook_")]

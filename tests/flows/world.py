@@ -1,14 +1,14 @@
-"""Everything around the product in one process: simulators, real Storage, and the real triggers run one at a time.
+"""Everything around the product in one process: simulators, Storage, and the real triggers run one at a time.
 
-Virtual clock, no threads: a test says who does what, then lets the world settle and looks at both sides. What the queue
-would show later waits here and comes back when the clock gets there.
+Virtual clock, no threads: a test says who does what, then lets the world settle and looks at both sides. Storage is
+real, or the twin in memory that keeps the same contract where a test plays hundreds of worlds. What the queue shows
+later, it shows when the virtual clock gets there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import requests
-from azure.core.exceptions import ResourceExistsError
 from azure.functions.meta import Datum
-from azure.storage.queue import QueueClient, TextBase64DecodePolicy
+from azure.storage.queue import QueueClient, QueueMessage, TextBase64DecodePolicy
 
 from local.host.functions import Function, InvocationFailed
 from local.host.web import Request, Site
@@ -28,7 +27,7 @@ from local.simulators.systems import Simulators
 from shared.messages import SyncRequest
 from shared.model import Link
 from shared.services import Services
-from shared.settings import StorageSettings
+from shared.settings import StorageSettings, load
 from shared.store.audit import AuditEntry
 from shared.store.cursors import Cursors
 from shared.store.deals import Deals, Story
@@ -36,6 +35,7 @@ from shared.store.failures import Failures
 from shared.store.queue import Queue, WorkQueue
 from shared.store.tables import Table, TableStorage
 from tests.flows.fuse import Fuse, Fused, FusedSession, ProcessDied
+from tests.memory_storage import MemoryQueue, MemoryTables, Received
 
 HOST = "https://cosell.example"
 WEBHOOK_URL = f"{HOST}/api/webhook_receiver?code=key"
@@ -45,18 +45,32 @@ SELLER = "Sally Seller"
 
 
 class PatientQueue(WorkQueue):
-    """The real queue, but what shall be seen later is kept here until the virtual clock gets there."""
+    """The real queue as its users and the host see it, but what shall be seen later is kept here until it is time."""
 
-    def __init__(self, settings: StorageSettings, name: str, clock: Clock) -> None:
-        super().__init__(settings, name=name)
-        self.name, self.clock = name, clock
+    def __init__(self, connection: str, name: str, clock: Clock) -> None:
+        super().__init__(load(StorageSettings, {"AzureWebJobsStorage": connection}), name=name)
+        self.clock = clock
         self.later: list[tuple[datetime, SyncRequest]] = []
+        self.received: dict[str, QueueMessage] = {}
+        self.messages = QueueClient.from_connection_string(
+            connection, name, message_decode_policy=TextBase64DecodePolicy()
+        )
+        self.messages.create_queue()  # as the host does when it starts
 
     def send(self, request: SyncRequest, delay_s: float = 0) -> None:
         if delay_s:
             self.later.append((self.clock.now() + timedelta(seconds=delay_s), request))
         else:
             super().send(request)
+
+    def receive(self, visibility_s: int) -> list[Received]:
+        self.release_due()
+        page = list(self.messages.receive_messages(max_messages=32, visibility_timeout=visibility_s))
+        self.received = {message.pop_receipt: message for message in page}
+        return [Received(each.content.encode(), each.dequeue_count or 1, each.pop_receipt) for each in page]
+
+    def delete(self, receipt: str) -> None:
+        self.messages.delete_message(self.received[receipt])
 
     def release_due(self) -> None:
         due = [request for at, request in self.later if at <= self.clock.now()]
@@ -101,8 +115,18 @@ class FunctionAdapter(requests.adapters.BaseAdapter):
 
 
 class World:
-    def __init__(self, storage_connection: str, functions: list[Function], **settings: str) -> None:
+    def __init__(self, storage_connection: str | None, functions: list[Function], **settings: str) -> None:
+        """`storage_connection` None: Storage in memory, whose tables and queue outlive a restart just the same."""
         self.clock = Clock(frozen_at=START)
+        self.name = f"flow{uuid4().hex[:20]}"
+        self.tables: TableStorage | MemoryTables
+        self.queue: PatientQueue | MemoryQueue
+        if storage_connection:
+            self.tables = TableStorage(load(StorageSettings, {"AzureWebJobsStorage": storage_connection}))
+            self.queue = PatientQueue(storage_connection, self.name, self.clock)
+            self.messages = self.queue.messages
+        else:
+            self.tables, self.queue = MemoryTables(), MemoryQueue(self.clock.now)
         self.fuse = Fuse()
         self.simulators = Simulators(self.clock)
         self.entra, self.pc, self.dataverse = (
@@ -115,7 +139,7 @@ class World:
         self.functions = {function.name: function for function in functions}
         self.settings = {
             **self.simulators.settings(),
-            "AzureWebJobsStorage": storage_connection,
+            **({"AzureWebJobsStorage": storage_connection} if storage_connection else {}),
             "PARTNER_CENTER_TOKEN_FILE": f"{self.simulators.directory.name}/refresh-token",
             "WEBHOOK_URL": WEBHOOK_URL,
             **settings,
@@ -132,23 +156,13 @@ class World:
         session = FusedSession(self.fuse)
         self.simulators.mount(session)
         services = Services(self.settings, clock=self.clock.now, sleep=self.clock.advance, session=session)
-        name = getattr(self, "name", None) or f"flow{uuid4().hex[:20]}"
-        self.name = name
-        storage = services.settings(StorageSettings)
-        tables = TableStorage(storage)
-        deals = cast(Table, Fused(tables.table(f"{name}Deals"), "deals", self.fuse))
-        index = cast(Table, Fused(tables.table(f"{name}Index"), "index", self.fuse))
-        cursors = cast(Table, Fused(tables.table(f"{name}Cursors"), "cursors", self.fuse))
+        deals = cast(Table, Fused(self.tables.table(f"{self.name}Deals"), "deals", self.fuse))
+        index = cast(Table, Fused(self.tables.table(f"{self.name}Index"), "index", self.fuse))
+        cursors = cast(Table, Fused(self.tables.table(f"{self.name}Cursors"), "cursors", self.fuse))
         services.deals = Deals(deals, index, self.clock.now)  # type: ignore[misc]
         services.failures = Failures(index, self.clock.now)  # type: ignore[misc]
         services.cursors = Cursors(cursors)  # type: ignore[misc]
-        self.queue = getattr(self, "queue", None) or PatientQueue(storage, name, self.clock)
         services.queue = cast(Queue, Fused(self.queue, "queue", self.fuse))  # type: ignore[misc]
-        self.messages = QueueClient.from_connection_string(
-            self.settings["AzureWebJobsStorage"], name, message_decode_policy=TextBase64DecodePolicy()
-        )
-        with suppress(ResourceExistsError):
-            self.messages.create_queue()  # as the host does when it starts
         return services
 
     # ------------------------------------------------------------ letting things happen
@@ -165,7 +179,6 @@ class World:
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.queue.release_due()
 
     def fire(self, timer: str) -> None:
         self.functions[timer].invoke(Datum('{"IsPastDue":false}', "json"))
@@ -173,16 +186,13 @@ class World:
     def work(self) -> int:
         """Let the worker take every message in the queue once; return how many there were."""
         done = 0
-        while True:
-            page = list(self.messages.receive_messages(messages_per_page=32, max_messages=32, visibility_timeout=60))
-            if not page:
-                return done
-            for message in page:
+        while page := self.queue.receive(visibility_s=60):
+            for body, attempt, receipt in page:
                 done += 1
-                body, attempt = message.content.encode(), message.dequeue_count or 1
                 while not self.survives(partial(self.run_worker, body, attempt)):
                     attempt += 1
-                self.messages.delete_message(message)
+                self.queue.delete(receipt)
+        return done
 
     def survives(self, run: Callable[[], None]) -> bool:
         """Run something that may die; whoever sent it the work will send it again."""
@@ -200,6 +210,10 @@ class World:
             )
         except InvocationFailed:
             self.failed_invocations += 1
+
+    def poison(self, body: bytes) -> None:
+        """The host gives a message up and hands it to the trigger of the poison queue."""
+        self.functions["poisoned"].invoke(Datum(body, "bytes"), {"DequeueCount": Datum("1", "json")})
 
     @staticmethod
     def edited_map(folder: Path, *edits: tuple[str, str]) -> str:
@@ -270,6 +284,9 @@ class World:
             row["transactioncurrencyid"] for row in self.rows("transactioncurrencies") if row["isocurrencycode"] == iso
         )
 
+    def user(self, full_name: str) -> str:
+        return next(row["systemuserid"] for row in self.rows("systemusers") if row["fullname"] == full_name)
+
     # ------------------------------------------------------------ looking
 
     def rows(self, set_name: str) -> list[dict[str, Any]]:
@@ -315,7 +332,8 @@ class World:
     def writes(self) -> list[str]:
         """What the product changed since the last `forget_calls`: "partner_center POST", "dataverse PATCH" ..."""
         systems = (self.pc, self.dataverse)
-        return [f"{s.name} {e.method}" for s in systems for e in s.log.entries if e.method != "GET"]
+        done = [(system, entry) for system in systems for entry in system.log.entries if (entry.status or 400) < 300]
+        return [f"{system.name} {entry.method}" for system, entry in done if entry.method != "GET"]
 
     def patches(self) -> list[dict[str, Any]]:
         """The patches of referrals sent since the last `forget_calls`, each as path and value."""
@@ -334,9 +352,7 @@ class World:
             self.services.queue.send(SyncRequest(cause="operator", referral_id=referral_id))
         for table, set_name in (("opportunity", "opportunities"), ("lead", "leads")):
             for row in self.rows(set_name):
-                self.services.queue.send(
-                    SyncRequest(cause="operator", record_table=table, record_id=row[f"{table}id"])
-                )
+                self.services.queue.send(SyncRequest(cause="operator", record_table=table, record_id=row[f"{table}id"]))
         self.settle()
         return not self.writes()
 
