@@ -10,7 +10,7 @@ demo: $(VENV)/.ready ## the main job, end to end, on this machine
 	$(RUN) -m local.demo
 
 test: $(VENV)/.ready ## all tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist worksteal
 
 local: $(VENV)/.ready ## Azurite, simulators and host, left running
 	$(RUN) -m local

@@ -184,6 +184,7 @@ class _StorageTable:
         return self._ask(lambda: _row(self._client.get_entity(partition, key)), missing=None)
 
     def query(self, partition: str, key_from: str = "", key_to: str = "", limit: int | None = None) -> list[Row]:
+        _check_key(partition)  # without one the service would read the whole table
         tests = [("PartitionKey eq @partition", partition), ("RowKey ge @from", key_from), ("RowKey lt @to", key_to)]
         wanted = " and ".join(test for test, value in tests if value)
         values = {test.rpartition("@")[2]: value for test, value in tests if value}
@@ -360,15 +361,12 @@ def _check_key(key: str) -> None:
 
 
 def _size_bytes(row: Row) -> int:
-    """Return about what the service counts: two bytes a character, and a little for each column."""
-    return (
-        4
-        + 2 * (len(row.partition) + len(row.key))
-        + sum(
-            8 + 2 * len(name) + (4 + 2 * len(value) if isinstance(value, str) else 4)
-            for name, value in row.columns.items()
-        )
+    """Return about what the service counts: text in UTF-16, and a little for each column."""
+    columns = sum(
+        8 + 2 * len(name) + (4 + len(value.encode("utf-16-le")) if isinstance(value, str) else 4)
+        for name, value in row.columns.items()
     )
+    return 4 + 2 * (len(row.partition) + len(row.key)) + columns
 
 
 def _too_large(what: str, size: int, limit: int) -> Refused:

@@ -548,7 +548,7 @@ def test_an_expired_cursor_starts_over(kit: Kit, caplog: pytest.LogCaptureFixtur
 
     assert [change.ref for change in changes] == [ref]
     assert nothing == []
-    assert "crm.change_feed_starts_over" in [record.message for record in caplog.records]
+    assert "crm.change_feed_starts_over" in [record.msg for record in caplog.records]
 
 
 @pytest.mark.parametrize("cursor", ["", "{", "[]", '{"unknown": 1}'])
@@ -889,7 +889,7 @@ def test_dynamics_without_change_tracking_is_polled_and_idle_polls_report_nothin
     assert [change.ref for change in first] == [shared]
     assert second == third == []
     assert untracked.asked() == ["GET /opportunities"] * 2
-    assert [record.message for record in caplog.records] == ["crm.change_tracking_refused"]
+    assert [record.msg for record in caplog.records] == ["crm.change_tracking_refused"]
 
 
 def test_dynamics_polls_see_each_edit_once_even_within_one_second(untracked: Dynamics365) -> None:

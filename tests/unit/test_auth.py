@@ -216,7 +216,7 @@ def test_a_store_that_fails_to_save_is_logged_and_work_goes_on(
     token = tenant.user(store).token()
 
     assert claims(token)["upn"] == "sync@fabrikam.example"
-    assert [record.message for record in caplog.records] == ["auth.refresh_token_not_stored"]
+    assert [record.msg for record in caplog.records] == ["auth.refresh_token_not_stored"]
     assert str(store.token) not in caplog.text
 
 

@@ -147,4 +147,4 @@ def test_a_state_that_cannot_be_written_does_not_stop_the_timer(
     ticking.timer.start_up()
 
     assert len(ticking.runs) == 1
-    assert "timer.state_not_written" in caplog.messages
+    assert "timer.state_not_written" in [record.msg for record in caplog.records]

@@ -375,7 +375,7 @@ def test_without_the_test_event_none_is_sent(world: World) -> None:
 
 
 def events_logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    return [(r.levelname, r.message) for r in caplog.records if r.name == "register_webhook.registration"]
+    return [(r.levelname, r.msg) for r in caplog.records if r.name == "register_webhook.registration"]
 
 
 def test_the_check_is_silent_when_all_is_well(world: World, caplog: pytest.LogCaptureFixture) -> None:
