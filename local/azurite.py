@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import signal
@@ -78,6 +79,9 @@ def install(project: Path = NODE_PROJECT) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=INSTALL_TIMEOUT_S,
+            # A company's own root certificate is in the machine's store, where pip finds it too.
+            # https://nodejs.org/api/cli.html#node_use_system_ca1
+            env={**os.environ, "NODE_USE_SYSTEM_CA": "1"},
         )
     except subprocess.TimeoutExpired as exc:
         raise AzuriteError(
