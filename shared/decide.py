@@ -8,12 +8,13 @@ both moved apart: the field's conflict rule, and the loser's value goes into the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from dataclasses import field as member
 from datetime import datetime, timedelta
+from typing import Any
 
-from shared.lenses import PERSON_KEYS, Person, Unmapped, Value, Winner
+from shared.lenses import PERSON_KEYS, Lens, Person, Unmapped, Value, Winner
 from shared.lifecycle import Lifecycle, is_closed, is_writable
 from shared.mapping import Field, TableMap
 
@@ -49,6 +50,14 @@ class Change:
 
     before: Value
     after: Value
+
+    def differing(self, lens: Lens, write: Callable[[Value], dict[str, Any]]) -> dict[str, Any]:
+        """What has to be sent: of an amount with its currency only what moved; a status is sent as a pair."""
+        after = write(self.after)
+        if isinstance(lens, Lifecycle):
+            return after
+        before = write(self.before)
+        return {place: raw for place, raw in after.items() if place not in before or before[place] != raw}
 
 
 @dataclass(frozen=True)

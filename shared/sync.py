@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from shared.act import Actor
+from shared.act import carry_out
 from shared.decide import decide
 from shared.errors import NotFound, Permanent, Retryable, Unavailable, VersionConflict
 from shared.find import Nothing, find_deal
@@ -19,6 +19,9 @@ from shared.messages import SyncRequest
 from shared.model import ALL_SIDES, Link, Side, ticks
 from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
+from shared.work import Work
+from shared.write_record import convert, create_record, report
+from shared.write_referral import create_referral
 
 if TYPE_CHECKING:
     from shared.services import Services
@@ -70,7 +73,7 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         if redelivered:
             raise Retryable(f"deal {found.deal} is claimed, perhaps by a run that died", retry_after_s=BUSY_S)
         return Outcome("busy", found.deal, "its holder will look again")
-    return _Run(services, request, View.of(services, link, found)).finish(sides | link.look_again)
+    return _finish(Work(services, request, View.of(services, link, found)), sides | link.look_again)
 
 
 def _is_known(link: Link, request: SyncRequest) -> bool:
@@ -119,89 +122,86 @@ def fail_deal(request: SyncRequest, services: Services, refusal: Permanent) -> O
     link = services.deals.claim(deal, sides=ALL_SIDES)
     if link is None:
         return Outcome("busy", deal)
-    actor = Actor(services, request, View(services, link))
-    actor.fail(refusal)
-    actor.release()
-    return actor.outcome()
+    work = Work(services, request, View(services, link))
+    work.fail(refusal)
+    work.release()
+    return _outcome(work)
 
 
-class _Run:
-    """One claimed deal, worked on until nobody asks to look again."""
+def _finish(work: Work, sides: frozenset[Side]) -> Outcome:
+    """Work on a claimed deal until nobody asks to look again."""
+    try:
+        while sides:
+            _agree(work, sides)
+            sides = work.release()
+    except Exception as unfinished:
+        # Whatever it is, the deal must not stay claimed: the message comes back before the claim would expire.
+        work.abandon(unfinished)
+        raise
+    return _outcome(work)
 
-    def __init__(self, services: Services, request: SyncRequest, view: View) -> None:
-        self.services = services
-        self.view = view
-        self.actor = Actor(services, request, view)
 
-    def finish(self, sides: frozenset[Side]) -> Outcome:
+def _outcome(work: Work) -> Outcome:
+    if work.problems:
+        return Outcome("failed", work.link.deal, work.failure)
+    return Outcome("written" if work.wrote else "agreed", work.link.deal)
+
+
+def _agree(work: Work, sides: frozenset[Side]) -> None:
+    """Read, decide, act; again from a fresh read when a conditional write met a newer version."""
+    for _ in range(ROUNDS):
         try:
-            while sides:
-                self._agree(sides)
-                sides = self.actor.release()
-        except Retryable as later:
-            self.actor.abandon(later)
+            _round(work, sides)
+        except VersionConflict as conflict:
+            work.conflicted(conflict)
+            sides = frozenset({"crm"} if conflict.remote == work.services.crm.name else {"partner_center"})
+        else:
+            return
+    raise Unavailable(f"deal {work.link.deal} kept changing while it was written", retry_after_s=BUSY_S)
+
+
+def _round(work: Work, sides: frozenset[Side]) -> None:
+    work.begin_round()
+    try:
+        if _read(work, sides) and _both_exist(work):
+            _come_to_rest(work)
+            _follow_conversion(work)
+    except Permanent as refusal:
+        work.fail(refusal)
+    report(work)
+
+
+def _read(work: Work, sides: frozenset[Side]) -> bool:
+    """Read the sides; returns whether the record is still there."""
+    try:
+        work.view.read(sides)
+    except NotFound as gone:
+        if work.link.record is None or gone.remote != work.services.crm.name:
             raise
-        except Exception as unexpected:
-            # Whatever it is, the deal must not stay claimed: the message comes back before the claim would expire.
-            self.actor.abandon(unexpected)
-            raise
-        return self.actor.outcome()
+        work.record_is_gone()
+        return False
+    return True
 
-    def _agree(self, sides: frozenset[Side]) -> None:
-        """Read, decide, act; again from fresh reads when a conditional write met a newer version."""
-        for _ in range(ROUNDS):
-            try:
-                self._round(sides)
-            except VersionConflict as conflict:
-                self.actor.conflicted(conflict)
-                sides = frozenset({"crm"} if conflict.remote == self.services.crm.name else {"partner_center"})
-            else:
-                return
-        raise Unavailable(f"deal {self.view.link.deal} kept changing while it was written", retry_after_s=BUSY_S)
 
-    def _round(self, sides: frozenset[Side]) -> None:
-        self.actor.begin()
-        try:
-            if not self._read(sides):
-                return
-            if self._both_exist():
-                self._carry_out()
-                self._follow_conversion()
-        except Permanent as refusal:
-            self.actor.fail(refusal)
-        self.actor.report()
+def _both_exist(work: Work) -> bool:
+    """Make the side that is missing, if it should be there. Returns whether both are."""
+    if work.link.record is None:
+        return create_record(work)
+    return bool(work.link.referral_id) or create_referral(work)
 
-    def _read(self, sides: frozenset[Side]) -> bool:
-        view = self.view
-        try:
-            view.read(sides)
-        except NotFound as gone:
-            if view.link.record is None or gone.remote != self.services.crm.name:
-                raise
-            self.actor.record_is_gone()
-            return False
-        return True
 
-    def _both_exist(self) -> bool:
-        """Make the side that is missing, if it should be there. Returns whether both are."""
-        if self.view.link.record is None:
-            return self.actor.create_record()
-        if not self.view.link.referral_id:
-            return self.actor.create_referral()
-        return True
+def _come_to_rest(work: Work) -> None:
+    """Act until deciding again finds nothing to write: what a write brought back may itself be a change."""
+    for _ in range(ROUNDS):
+        if not carry_out(work, decide(work.view.deal())):
+            return
+    raise Unavailable(f"deal {work.link.deal} does not come to rest", retry_after_s=BUSY_S)
 
-    def _carry_out(self) -> None:
-        """Act until deciding again finds nothing to write: what a write brought back may itself be a change."""
-        for _ in range(ROUNDS):
-            if not self.actor.carry_out(decide(self.view.deal())):
-                return
-        raise Unavailable(f"deal {self.view.link.deal} does not come to rest", retry_after_s=BUSY_S)
 
-    def _follow_conversion(self) -> None:
-        """An accepted lead goes on as an opportunity."""
-        view = self.view
-        values = view.partner_center_values or {}
-        accepted = was_accepted(values.get(view.table.lifecycle.name))
-        if view.table.converts_to and accepted and view.is_shared and view.link.state != "tombstone":
-            self.actor.convert()
-            self._carry_out()
+def _follow_conversion(work: Work) -> None:
+    """An accepted lead goes on as an opportunity."""
+    view = work.view
+    accepted = was_accepted(view.partner_center[view.table.lifecycle.name])
+    if view.table.converts_to and accepted and view.is_shared and work.link.state != "tombstone":
+        convert(work)
+        _come_to_rest(work)

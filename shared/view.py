@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as member
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from shared.decide import EMPTY, Deal
 from shared.find import Found
-from shared.lenses import Value
+from shared.lenses import Unmapped, Value
 from shared.mapping import Field, TableMap
 from shared.model import ALL_SIDES, Link, Record, Referral, Side, ticks
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class View:
     """`own` and `microsoft` are the two referrals of the engagement, `record` the CRM's; None: not read in this run.
 
-    `fresh`: sides that finding the deal read already, which need no second read.
+    `partner_center` and `crm` are the canonical values by field name, empty until the first read. `fresh`: sides that
+    finding the deal read already, which need no second read; `overdue`: those that an earlier run left unsettled.
     """
 
     services: Services
@@ -32,9 +34,13 @@ class View:
     own: Referral | None = None
     microsoft: Referral | None = None
     record: Record | None = None
-    partner_center_values: Mapping[str, Value] | None = None
-    crm_values: Mapping[str, Value] | None = None
+    partner_center: Mapping[str, Value] = member(default_factory=dict)
+    crm: Mapping[str, Value] = member(default_factory=dict)
     fresh: frozenset[Side] = frozenset()
+    overdue: frozenset[Side] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.overdue = self.link.unsettled
 
     @classmethod
     def of(cls, services: Services, link: Link, found: Found) -> View:
@@ -60,7 +66,7 @@ class View:
     def read(self, sides: frozenset[Side]) -> None:
         """Read the sides named, and those whose base does not say what they hold. Raises NotFound and the rest."""
         sides = (sides | self._unknown()) - self.fresh
-        self.fresh = frozenset()
+        self.fresh = self.overdue = frozenset()
         link, services = self.link, self.services
         if "partner_center" in sides and link.referral_id:
             self.own = services.partner_center.get(link.referral_id)
@@ -74,8 +80,8 @@ class View:
 
     def refresh(self) -> None:
         """Take the canonical values anew from what was read."""
-        self.partner_center_values = self.partner_center_of(self.table)
-        self.crm_values = {field.name: self._crm(field) for field in self.table.fields}
+        self.partner_center = self.partner_center_of(self.table)
+        self.crm = {field.name: self._crm(field) for field in self.table.fields}
 
     def partner_center_of(self, table: TableMap) -> dict[str, Value]:
         """Return Partner Center's values as this table's fields see them."""
@@ -89,13 +95,11 @@ class View:
 
     def deal(self) -> Deal:
         """Return what deciding needs."""
-        assert self.partner_center_values is not None
-        assert self.crm_values is not None
         return Deal(
             table=self.table,
             base=self.link.base,
-            partner_center=self.partner_center_values,
-            crm=self.crm_values,
+            partner_center=self.partner_center,
+            crm=self.crm,
             shared=self.is_shared,
             invited=bool(self.link.microsoft_referral_id) or bool(self.own and self._invited_by_microsoft(self.own)),
             partner_center_updated=_moment(self.own.updated) if self.own else None,
@@ -112,17 +116,24 @@ class View:
         return self.record.values.get(column) if self.record and column else None
 
     def settled(self) -> frozenset[Side]:
-        """Return the sides whose values are all in the base."""
-        assert self.partner_center_values is not None
-        assert self.crm_values is not None
-        open_there = any(
-            self.link.base.get(name, [None])[0] != value for name, value in self.partner_center_values.items()
-        )
-        open_here = any(self.link.base.get(name, [None, None])[1] != value for name, value in self.crm_values.items())
+        """Return the sides whose values are all in the base; none as long as nothing was read."""
+        if not self.partner_center:
+            return frozenset()
+        base = self.link.base
+        open_there = any(name not in base or base[name][0] != value for name, value in self.partner_center.items())
+        open_here = any(name not in base or base[name][1] != value for name, value in self.crm.items())
         unsettled: set[Side] = {"crm"} if open_here else set()
         if open_there:
             unsettled |= {"partner_center", "microsoft"} if self.link.microsoft_referral_id else {"partner_center"}
         return ALL_SIDES - unsettled
+
+    def agree_on_base(self) -> None:
+        """After a create: fields on which both sides agree are the base; the rest is decided like a first contact."""
+        self.link.base = {
+            field.name: [self.partner_center[field.name], self.crm[field.name]]
+            for field in self.table.fields
+            if _agree(field, self.partner_center[field.name], self.crm[field.name])
+        }
 
     def remember_versions(self) -> None:
         """Put the versions of what was read into the link, so that reports about it need no second look."""
@@ -135,7 +146,7 @@ class View:
 
     def _unknown(self) -> frozenset[Side]:
         if all(field.name in self.link.base for field in self.table.fields):
-            return self.link.unsettled
+            return self.overdue
         return ALL_SIDES
 
     def _read_microsoft(self) -> None:
@@ -189,6 +200,13 @@ class View:
     def _invited_by_microsoft(own: Referral) -> bool:
         inviter = ((own.document.get("inviteContext") or {}).get("invitedBy") or {}).get("organizationId")
         return own.document.get("direction") == "Incoming" and str(inviter or "").lower() == "msft"
+
+
+def _agree(field: Field, partner_center: Value, crm: Value) -> bool:
+    try:
+        return field.lens.agree(partner_center, crm)
+    except Unmapped:  # a value without counterpart agrees with nothing
+        return False
 
 
 def _moment(text: str) -> datetime | None:

@@ -20,11 +20,11 @@ from pydantic import SecretStr
 
 from infra.crm.dynamics365.columns import Column, load_wanted
 from shared import settings
-from shared.act import AUDIT_TEXT_LENGTH, STATUS_LENGTH
 from shared.lenses import Choice, Flag
 from shared.mapping import FieldMap, load_field_map
 from shared.remote.http import CONNECTIONS
 from shared.remote.token_store import SECRET_NAME
+from shared.write_record import AUDIT_TEXT_LENGTH, STATUS_LENGTH
 
 ROOT = settings.ROOT
 TEMPLATES = sorted((ROOT / "infra").glob("*.bicep"))

@@ -1,0 +1,145 @@
+"""Writes to Partner Center: creates the referral of a record, invites Microsoft, updates and closes.
+
+Partner Center knows no idempotency key. Before each create the link gets an intent; a run that finds one looks whether
+the create happened before it creates again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from shared.create import invitation, new_referral
+from shared.decide import Plan
+from shared.errors import OutcomeUnknown, Permanent, Retryable
+from shared.model import Intent, Referral
+from shared.work import Work
+
+SETTLE = timedelta(seconds=30)
+"""How long after an interrupted create its result may still come to light; only then is it created again."""
+
+
+def create_referral(work: Work) -> bool:
+    """Create the referral of a record, and invite Microsoft if help was chosen. Returns whether there is one."""
+    view, link = work.view, work.link
+    table = view.table
+    if not view.is_shared:
+        work.note("Sync with Partner Center is No")
+    elif table.converts_to:
+        work.note(f"a {table.table} that was born in the CRM is not sent to Partner Center")
+    elif view.crm[table.lifecycle.name]["state"] not in ("on_hold", "open"):
+        work.note("the record is closed; no referral is created")
+    else:
+        new = new_referral(work.services.field_map, table, view.crm)
+        work.problems = new.problems
+        if not new.problems:
+            _take(work, _found_after_crash(work) or _post(work, new.document))
+            link.intent = Intent("invite_microsoft", work.services.clock()) if new.help else None
+            work.save()
+            if new.help:
+                _invite(work, new.help)
+            view.agree_on_base()
+            return True
+    return False
+
+
+def invite_for_help(work: Work, plan: Plan) -> None:  # noqa: ARG001
+    """Help was chosen for a deal that Microsoft does not have yet: invite Microsoft now."""
+    field, crm = work.view.table.assistance, work.view.crm
+    assert field is not None
+    code = field.lens.to_partner_center(crm[field.name], field.lens.read_partner_center({}))
+    if work.interrupted is None:
+        work.link.intent = Intent("invite_microsoft", work.services.clock())
+    _invite(work, code)
+    work.link.base[field.name] = [code, crm[field.name]]
+
+
+def patch_referral(work: Work, plan: Plan) -> None:
+    """Write what the plan says, if the referral still has the version we know."""
+    view, link = work.view, work.link
+    # Partner Center closes for good, so the status goes last.
+    changes = dict(sorted(plan.to_partner_center.items(), key=lambda item: item[0] == view.table.lifecycle.name))
+    lenses = {field.name: field.lens for field in view.table.fields}
+    operations = [
+        {"op": "replace", "path": pointer, "value": value}
+        for name, change in changes.items()
+        for pointer, value in change.differing(lenses[name], lenses[name].write_partner_center).items()
+    ]
+    audited = {name: [change.before, change.after] for name, change in changes.items()}
+    before = view.own.etag if view.own else link.referral_etag
+    work.started("partner_center", "update referral", audited)
+    view.own = work.services.partner_center.patch(link.referral_id, operations, before)
+    view.refresh()
+    for name in changes:
+        link.base[name] = [view.partner_center[name], plan.base[name][1]]
+    work.done("partner_center", "update referral", audited, before, view.own.etag)
+
+
+def _post(work: Work, document: Mapping[str, Any]) -> Referral:
+    # The event about the new referral may be quicker than we are: it must find this deal by the record.
+    work.services.deals.point(work.link)
+    work.link.intent = Intent("create_referral", work.services.clock())
+    work.started("partner_center", "create referral", {key: [None, value] for key, value in document.items()})
+    return _create(work, document)
+
+
+def _take(work: Work, own: Referral) -> None:
+    view, link = work.view, work.link
+    view.own = own
+    link.referral_id, link.engagement_id = own.id.lower(), own.engagement_id.lower()
+    view.refresh()
+    work.services.deals.point(link)
+    work.said.append(f"Created Partner Center referral {own.id}")
+    work.done("partner_center", "create referral", {}, after=own.etag)
+
+
+def _invite(work: Work, assistance_code: str) -> None:
+    """Create Microsoft's copy in our engagement, or find the one an interrupted run created."""
+    view, link, partner_center = work.view, work.link, work.services.partner_center
+    view.own = view.own or partner_center.get(link.referral_id)
+    theirs = None
+    if work.interrupted and work.interrupted.operation == "invite_microsoft":
+        engagement = partner_center.engagement(link.engagement_id)
+        theirs = next((row for row in engagement if row.is_microsofts), None)
+        if theirs is None:
+            _wait_for(work.interrupted, work)
+    if theirs is None:
+        work.started("microsoft", "invite Microsoft", {"help": [None, assistance_code]})
+        theirs = _create(work, invitation(view.own.document, assistance_code))
+    view.microsoft = theirs
+    link.microsoft_referral_id = theirs.id.lower()
+    link.intent = work.interrupted = None
+    view.refresh()
+    work.services.deals.point(link)
+    work.said.append("Invited Microsoft")
+    work.done("microsoft", "invite Microsoft", {"help": [None, assistance_code]}, after=theirs.etag)
+
+
+def _create(work: Work, document: Mapping[str, Any]) -> Referral:
+    try:
+        return work.services.partner_center.create(document)
+    except OutcomeUnknown:
+        raise  # the intent stays: the next run looks first
+    except (Permanent, Retryable):
+        work.link.intent = None  # it certainly did not happen
+        raise
+
+
+def _found_after_crash(work: Work) -> Referral | None:
+    """Return the referral that an interrupted run created, if any. Raises Retryable while one may still show."""
+    intent, record = work.interrupted, work.link.record
+    if intent is None or intent.operation != "create_referral" or record is None:
+        return None
+    found = work.services.partner_center.find_created(record.id, intent.sent_utc)
+    if found is None:
+        _wait_for(intent, work)
+    else:
+        work.note(f"referral {found.id} was created by a run that did not finish")
+    return found
+
+
+def _wait_for(intent: Intent, work: Work) -> None:
+    left = (intent.sent_utc + SETTLE - work.services.clock()).total_seconds()
+    if left > 0:
+        raise OutcomeUnknown("an interrupted create may still come to light", retry_after_s=left + 1)
