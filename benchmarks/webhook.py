@@ -49,7 +49,7 @@ def measure() -> Iterator[str]:
     with Azurite() as azurite:
         settings = {**simulators.settings(), "AzureWebJobsStorage": azurite.connection_string}
         parts = Services(settings, session=session)
-        parts.queue = queue = _Timed(parts.queue)  # type: ignore[assignment, misc]
+        parts.queue = queue = _Timed(parts.queue)  # type: ignore[assignment]
         services.process_services = lambda: parts  # type: ignore[assignment]
         total_s = []
         for call in _genuine_calls(simulators):
