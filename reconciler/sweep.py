@@ -19,7 +19,7 @@ TICKS_PER_S = 10_000_000
 def sweep(services: Services) -> int:
     """Sweep once; return how many messages were sent. An idle sweep is one request.
 
-    The first sweep takes every referral there is, so that an installation begins with the whole picture.
+    The first sweep takes every open referral there is, so that an installation begins with the whole picture.
     """
     cursor = services.cursors.load(CURSOR)
     state = json.loads(cursor.value) if cursor.value else {"watermark": None, "seen": {}}
@@ -29,13 +29,20 @@ def sweep(services: Services) -> int:
     for page in services.partner_center.updated_since(watermark, overlap_s=OVERLAP_S):
         for referral in page:
             if seen.get(referral.id) != referral.updated:
-                services.queue.send(_request(referral))
                 seen[referral.id] = referral.updated
-                sent += 1
-    if sent:
+                if watermark is not None or _is_worth_a_look(referral):
+                    services.queue.send(_request(referral))
+                    sent += 1
+    if seen != state["seen"]:
         services.cursors.save(CURSOR, _state(seen), cursor.etag)
+    if sent:
         log.info("sweep.found", extra={"messages": sent})
     return sent
+
+
+def _is_worth_a_look(referral: Referral) -> bool:
+    """At the first sweep: of what was closed before we came nothing is made, and our own referral brings Microsoft's."""
+    return referral.status != "Closed" and not referral.is_microsofts
 
 
 def _request(referral: Referral) -> SyncRequest:

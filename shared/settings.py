@@ -27,6 +27,17 @@ def _list(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _azurite(value: str) -> str:
+    """Expand the shorthand that Core Tools know and the storage packages do not all know."""
+    return AZURITE if value.strip().rstrip(";").casefold() == "usedevelopmentstorage=true" else value
+
+
+# Azurite's public account: https://learn.microsoft.com/azure/storage/common/storage-use-azurite
+AZURITE = (
+    "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50u"
+    "SRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
+    "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1;"
+)
 Https = Annotated[str, BeforeValidator(_https)]
 CommaList = Annotated[list[str], BeforeValidator(_list)]
 
@@ -40,7 +51,7 @@ class Group(BaseModel):
 class StorageSettings(Group):
     """Where state, audit and the queue live."""
 
-    connection: SecretStr | None = Field(
+    connection: Annotated[SecretStr, BeforeValidator(_azurite)] | None = Field(
         None,
         alias="AzureWebJobsStorage",
         description="a storage connection string; set AzureWebJobsStorage__accountName instead to use managed identity",
@@ -214,7 +225,8 @@ class CrmChoice(Group):
 
     @property
     def field_map(self) -> Path:
-        return self.mapping_file or ROOT / "mappings" / f"{self.crm}.toml"
+        # A relative path counts from the app's root, wherever the worker was started.
+        return ROOT / (self.mapping_file or Path("mappings") / f"{self.crm}.toml")
 
 
 G = TypeVar("G", bound=Group)
