@@ -41,7 +41,7 @@ def sweep(services: Services) -> int:
 
 
 def _is_worth_a_look(referral: Referral) -> bool:
-    """At the first sweep: of what was closed before we came nothing is made, and our own referral brings Microsoft's."""
+    """Whether the first sweep takes it: nothing is made of what was closed before, and ours brings Microsoft's with it."""
     return referral.status != "Closed" and not referral.is_microsofts
 
 
