@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.errors import CosellError
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.model import RecordChange
@@ -9,8 +10,20 @@ from shared.services import Services
 
 
 def poll(services: Services) -> int:
-    """Poll every watched table once; return how many messages were sent. Raises what storage or the CRM raise."""
-    return sum(_poll_table(table.table, services) for table in services.field_map.watched)
+    """Poll every watched table once; return how many messages were sent.
+
+    A table that fails does not keep the others from being polled; its error is raised in the end.
+    """
+    sent, failed = 0, None
+    for table in services.field_map.watched:
+        try:
+            sent += _poll_table(table.table, services)
+        except CosellError as error:
+            log.error("poll.failed", extra={"table": table.table, "why": str(error)})
+            failed = error
+    if failed:
+        raise failed
+    return sent
 
 
 def _poll_table(table: str, services: Services) -> int:

@@ -13,6 +13,7 @@ CURSOR = "sweep"
 OVERLAP_S = 600
 """How far each sweep looks back behind the newest referral it knows: an update may become visible late."""
 
+REMEMBERED = 5_000
 TICKS_PER_S = 10_000_000
 
 
@@ -28,6 +29,9 @@ def sweep(services: Services) -> int:
     sent = 0
     for page in services.partner_center.updated_since(watermark, overlap_s=OVERLAP_S):
         for referral in page:
+            if not _has_time(referral):
+                log.error("sweep.referral_without_time", extra={"referral": referral.id, "updated": referral.updated})
+                continue
             if seen.get(referral.id) != referral.updated:
                 seen[referral.id] = referral.updated
                 if watermark is not None or _is_worth_a_look(referral):
@@ -41,8 +45,15 @@ def sweep(services: Services) -> int:
 
 
 def _is_worth_a_look(referral: Referral) -> bool:
-    """Whether the first sweep takes it: nothing is made of what was closed before, and ours brings Microsoft's with it."""
+    """Whether the first sweep takes it: of what was closed nothing is made, and ours brings Microsoft's with it."""
     return referral.status != "Closed" and not referral.is_microsofts
+
+
+def _has_time(referral: Referral) -> bool:
+    try:
+        return ticks(referral.updated) > 0
+    except ValueError:
+        return False
 
 
 def _request(referral: Referral) -> SyncRequest:
@@ -53,5 +64,6 @@ def _state(seen: dict[str, str]) -> str:
     """The newest update is the watermark; of what was seen only the overlap has to be remembered."""
     newest = max(seen.values(), key=ticks)
     horizon = ticks(newest) - OVERLAP_S * TICKS_PER_S
-    kept = {referral: updated for referral, updated in seen.items() if ticks(updated) >= horizon}
+    recent = sorted((item for item in seen.items() if ticks(item[1]) >= horizon), key=lambda item: ticks(item[1]))
+    kept = dict(recent[-REMEMBERED:])  # a row in Table Storage ends at 1 MiB; the rest is only looked at once more
     return json.dumps({"watermark": newest, "seen": kept})

@@ -15,13 +15,15 @@ from shared.write_referral import invite_for_help, patch_referral
 def carry_out(work: Work, plan: Plan) -> bool:
     """Write what the plan says. Returns whether deciding again makes sense: a write may bring back a change."""
     link = work.link
-    work.problems = list(plan.problems)
+    work.problems = [*work.view.unreadable.values(), *plan.problems]
     work.held = bool(plan.held)
     for note in plan.notes:
         work.note(note)
     if plan.held:
         work.note(f"nothing is written: {plan.held}")
         return False
+    if not plan.invite and link.intent and link.intent.operation == "invite_microsoft":
+        link.intent = work.interrupted = None  # the seller wants no help any more
     waiting = {*plan.to_partner_center, *plan.to_crm}
     settled = {name: pair for name, pair in plan.base.items() if name not in waiting}
     link.base = settled | {name: link.base[name] for name in waiting if name in link.base}

@@ -56,7 +56,10 @@ class Change:
         after = write(self.after)
         if isinstance(lens, Lifecycle):
             return after
-        before = write(self.before)
+        try:
+            before = write(self.before)
+        except Unmapped:  # what stands there is not what we would write
+            before = {}
         return {place: raw for place, raw in after.items() if place not in before or before[place] != raw}
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.errors import NotFound
+from shared.errors import NotFound, Refused
 from shared.messages import SyncRequest
 from shared.model import Link, Record, RecordRef, Referral
 from shared.store.deals import deal_of_record, deal_of_referral
@@ -60,14 +60,30 @@ def _by_referral(referral_id: str, services: Services) -> Found | Nothing:
 
 
 def _of_own_referral(own: Referral, microsoft: Referral | None, services: Services) -> Found:
-    """A referral that names a record of ours was created from it: the deal is that record's, never a new one."""
-    if _GUID.fullmatch(own.external_reference_id):
-        for table in services.field_map.tables:
-            known = services.deals.find(record=RecordRef(table, own.external_reference_id.lower()))
-            if known:
-                return Found(known, services.deals.load(known), own=own, microsoft=microsoft)
+    """A referral that names a record of ours belongs to that record's deal, unless that deal has a referral already."""
     deal = deal_of_referral(own.id)
-    return Found(deal, services.deals.load(deal), own=own, microsoft=microsoft)
+    named = own.external_reference_id.lower()
+    if _GUID.fullmatch(named):
+        for table in services.field_map.tables:
+            known = services.deals.find(record=RecordRef(table, named))
+            link = services.deals.load(known) if known else None
+            if known and (link is None or link.referral_id in ("", own.id.lower())):
+                return Found(known, link, own=own, microsoft=microsoft)
+            if known:
+                return Found(deal, services.deals.load(deal), own=own, microsoft=microsoft)
+    return Found(deal, services.deals.load(deal), own, microsoft, _named_record(named, services))
+
+
+def _named_record(named: str, services: Services) -> Record | None:
+    """The opportunity whose id somebody entered as the referral's CRM ID in Partner Center, if it is free."""
+    table = services.field_map.table_for(is_lead=False)
+    if table is None or not _GUID.fullmatch(named):
+        return None
+    try:
+        record = services.crm.read(RecordRef(table.table, named))
+    except NotFound:
+        return None
+    return None if record.values.get(table.columns.referral_id) else record
 
 
 def _by_record(request: SyncRequest, ref: RecordRef, services: Services) -> Found | Nothing:
@@ -81,6 +97,13 @@ def _by_record(request: SyncRequest, ref: RecordRef, services: Services) -> Foun
     except NotFound:
         return Nothing(f"{ref} does not exist")
     referral_id = str(record.values.get(table.columns.referral_id) or "").strip().lower()
+    if referral_id and not _GUID.fullmatch(referral_id):
+        raise Refused(
+            f"{ref} holds {referral_id!r}, which is no referral id",
+            next_step="Clear the field, or enter the id of the referral in Partner Center, and save the record",
+            remote=services.crm.name,
+            field=table.columns.referral_id,
+        )
     if referral_id:
         # Linked before we came (by the Power Automate connector), or by us just before a crash.
         deal = services.deals.find(referral_id=referral_id) or deal_of_referral(referral_id)

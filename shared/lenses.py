@@ -247,8 +247,11 @@ class Date(_OnePlace):
         raw = at(document, self.pointer)
         if not raw:
             return None
-        moment = datetime.fromisoformat(re.sub(r"\.\d+", "", str(raw)).replace("Z", "+00:00"))
-        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        try:
+            moment = datetime.fromisoformat(re.sub(r"\.\d+", "", str(raw)).replace("Z", "+00:00"))
+            moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise Unmapped(raw, "dates such as 2026-11-14T00:00:00Z") from None
         return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
     def write_partner_center(self, value: Value) -> dict[str, Any]:
@@ -374,7 +377,8 @@ class Person(_Projected):
 
     def read_partner_center(self, document: Mapping[str, Any]) -> Value:
         people = at(document, self.pointer) or []
-        return [{key: part for key, part in person.items() if part is not None} for person in people]
+        known = [person for person in people if isinstance(person, Mapping)]
+        return [{key: part for key, part in person.items() if part is not None} for person in known]
 
     def write_partner_center(self, value: Value) -> dict[str, Any]:
         return {self.pointer: value}
@@ -458,8 +462,9 @@ class Summary(_OnePlace):
 
     def read_partner_center(self, document: Mapping[str, Any]) -> Value:
         found = at(document, self.pointer) if self.pointer.strip("/") else document
-        entries: Sequence[Any] = found if isinstance(found, list) else [found] if found else []
-        return "\n".join(filter(None, (self._line(entry) for entry in entries)))
+        entries: Sequence[Any] = found if isinstance(found, list) else [found]
+        lines = (self._line(entry) for entry in entries if isinstance(entry, Mapping))
+        return "\n".join(filter(None, lines))
 
     def _line(self, entry: Mapping[str, Any]) -> str:
         line = re.sub(r"\{(\w+)\}", lambda part: text_of(entry.get(part.group(1))), self.template)

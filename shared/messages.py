@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared.model import RecordRef
 
+GUID_LENGTH = 36
 Cause = Literal["webhook", "poll", "sweep", "operator"]
 
 
@@ -31,6 +32,12 @@ class SyncRequest(BaseModel):
     event: str | None = None
     correlation_id: str = Field(default_factory=lambda: str(uuid4()))
     deferrals: int = 0
+
+    @field_validator("referral_id", "record_id")
+    @classmethod
+    def _one_spelling(cls, given: str | None) -> str | None:
+        """GUIDs in lower case: systems and people differ. Salesforce ids, whose case counts, are no GUIDs."""
+        return given.lower() if given and len(given) == GUID_LENGTH and given.count("-") == 4 else given
 
     @model_validator(mode="after")
     def _names_a_deal(self) -> SyncRequest:

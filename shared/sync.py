@@ -52,25 +52,28 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return _unreadable(request, services, refusal)
     if isinstance(found, Nothing):
         return Outcome("ignored", why=found.why)
-    if found.link and _is_known(found.link, request):
+    if found.link and not found.microsoft and _is_known(found.link, request):
         return Outcome("coalesced", found.deal)
+    if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
+        return Outcome("ignored", found.deal, f"the field map has no table {found.link.record.table} any more")
     if found.link and found.link.state == "tombstone" and request.cause != "operator":
         return Outcome("ignored", found.deal, "the record was deleted in the CRM")
     if found.link and found.link.record and request.record and request.record != found.link.record:
         return Outcome("ignored", found.deal, f"{request.record} was converted to {found.link.record}")
-    sides = _sides(found.link or Link(found.deal), request)
-    redelivered = redelivered or request.deferrals > 0
+    sides: frozenset[Side] = _sides(found.link or Link(found.deal), request)
+    if found.microsoft:
+        sides |= {"microsoft"}
     link = services.deals.claim(
         found.link or found.deal, sides=sides, message=request.correlation_id, redelivered=redelivered
     )
-    if link and _is_known(link, request) and not link.look_again:
+    if link and not found.microsoft and _is_known(link, request):
         # Its holder finished between our read and our claim.
         marks = services.deals.release(link)
         if not marks:
             return Outcome("coalesced", link.deal)
         sides = marks
     if link is None:
-        if redelivered:
+        if redelivered or request.deferrals:
             raise Retryable(f"deal {found.deal} is claimed, perhaps by a run that died", retry_after_s=BUSY_S)
         return Outcome("busy", found.deal, "its holder will look again")
     return _finish(Work(services, request, View.of(services, link, found)), sides | link.look_again)
@@ -78,11 +81,12 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
 
 def _is_known(link: Link, request: SyncRequest) -> bool:
     """Whether the link already holds what the message reports. Only versions of the same system are compared."""
-    if request.version is None or request.cause == "operator" or link.intent:
+    about: Side = "crm" if request.record else _side_of(link, request)
+    unfinished = link.intent or link.look_again or link.unsettled == ALL_SIDES
+    if request.version is None or request.cause == "operator" or unfinished:
         return False
     if request.record:
         return request.record == link.record and request.version == link.record_version
-    about = _side_of(link, request)
     updated = link.referral_updated if about == "partner_center" else link.microsoft_updated
     try:
         return bool(updated) and ticks(request.version) <= ticks(updated)
@@ -124,8 +128,7 @@ def fail_deal(request: SyncRequest, services: Services, refusal: Permanent) -> O
         return Outcome("busy", deal)
     work = Work(services, request, View(services, link))
     work.fail(refusal)
-    work.release()
-    return _outcome(work)
+    return _finish(work, work.release())
 
 
 def _finish(work: Work, sides: frozenset[Side]) -> Outcome:
@@ -173,6 +176,8 @@ def _round(work: Work, sides: frozenset[Side]) -> None:
 
 def _read(work: Work, sides: frozenset[Side]) -> bool:
     """Read the sides; returns whether the record is still there."""
+    if work.link.state == "tombstone":
+        work.link.state = "active"  # an operator asks: perhaps the record was restored
     try:
         work.view.read(sides)
     except NotFound as gone:

@@ -5,13 +5,13 @@ A side that nobody reported changed is not read but stands at its base.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as member
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from shared.decide import EMPTY, Deal
+from shared.decide import EMPTY, Deal, Problem, without_counterpart
 from shared.find import Found
 from shared.lenses import Unmapped, Value
 from shared.mapping import Field, TableMap
@@ -38,6 +38,7 @@ class View:
     crm: Mapping[str, Value] = member(default_factory=dict)
     fresh: frozenset[Side] = frozenset()
     overdue: frozenset[Side] = frozenset()
+    unreadable: dict[str, Problem] = member(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.overdue = self.link.unsettled
@@ -80,6 +81,7 @@ class View:
 
     def refresh(self) -> None:
         """Take the canonical values anew from what was read."""
+        self.unreadable = {}
         self.partner_center = self.partner_center_of(self.table)
         self.crm = {field.name: self._crm(field) for field in self.table.fields}
 
@@ -181,20 +183,42 @@ class View:
         """A field's value by whose copy holds it; what was not read stands at its base."""
         base = self.link.base.get(field.name)
         before = base[0] if base else field.lens.read_partner_center({})
-        own = field.lens.read_partner_center(self.own.document) if self.own else before
-        theirs = field.lens.read_partner_center(self.microsoft.document) if self.microsoft else before
+        own = self._read_of(self.own, field, before)
+        theirs = self._read_of(self.microsoft, field, before)
         if field.copy == "own":
             return own
         if field.copy == "microsoft":
             return theirs
-        return next((value for value in (theirs, own) if value not in EMPTY), own)
+        # Either may hold it: what was read counts before what is remembered, Microsoft's before ours.
+        candidates = (*((theirs,) if self.microsoft else ()), *((own,) if self.own else ()), before)
+        return next((value for value in candidates if value not in EMPTY), before)
+
+    def _read_of(self, referral: Referral | None, field: Field, before: Value) -> Value:
+        if referral is None:
+            return before
+        document = referral.document
+        return self._readable(field, "Partner Center", before, lambda: field.lens.read_partner_center(document))
+
+    def _readable(self, field: Field, sender: str, before: Value, read: Callable[[], Value]) -> Value:
+        """A value that makes no sense is named and left alone: its field stands at its base, the others go on."""
+        try:
+            return read()
+        except Unmapped as unreadable:
+            self.unreadable[field.name] = without_counterpart(field, sender, unreadable)
+            return before
 
     def _crm(self, field: Field) -> Value:
-        """A field's value; columns that came back with a write may lack those of related rows, which stand at base."""
+        """A field's value. What came back with a write may lack columns of related rows: those stand at the base."""
         base = self.link.base.get(field.name)
-        if self.record and all(column in self.record.values for column in field.lens.columns):
-            return field.lens.read_crm(self.record.values)
-        return base[1] if base else field.lens.read_crm({})
+        before = base[1] if base else field.lens.read_crm({})
+        columns = field.lens.columns
+        values = self.record.values if self.record else {}
+        read = {column: values[column] for column in columns if column in values}
+        if read and base and len(read) < len(columns):
+            read = {**field.lens.write_crm(before), **read}
+        if len(read) < len(columns):
+            return before
+        return self._readable(field, "the CRM", before, lambda: field.lens.read_crm(read))
 
     @staticmethod
     def _invited_by_microsoft(own: Referral) -> bool:
@@ -210,4 +234,7 @@ def _agree(field: Field, partner_center: Value, crm: Value) -> bool:
 
 
 def _moment(text: str) -> datetime | None:
-    return datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=ticks(text) // 10) if text else None
+    try:
+        return datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=ticks(text) // 10)
+    except ValueError:
+        return None

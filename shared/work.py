@@ -66,7 +66,8 @@ class Work:
             for place in (*field.lens.columns, *field.lens.pointers)
         }
         # Partner Center names fields without the leading slash.
-        where = labels.get(refusal.field) or labels.get(f"/{refusal.field}") or refusal.field or refusal.remote
+        named = labels.get(refusal.field) or labels.get(f"/{refusal.field}") if refusal.field else ""
+        where = named or refusal.field or refusal.remote
         next_step = refusal.next_step or "Correct it on either side: any change to the deal tries again"
         self.problems.append(Problem(where, str(refusal), next_step))
         self._add("failed", message=str(refusal), request_id=refusal.request_id)

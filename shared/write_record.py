@@ -11,6 +11,7 @@ from typing import Any
 from shared.create import new_record
 from shared.decide import Change, Plan
 from shared.errors import NotFound, Permanent
+from shared.lenses import shortened
 from shared.lifecycle import is_closed, is_writable
 from shared.mapping import TableMap
 from shared.model import Referral
@@ -158,7 +159,7 @@ def _shown(work: Work, table: TableMap, doing: str) -> dict[str, Any]:
     failure = [f"Not synchronized: {work.failure}"] if work.problems else []
     said = "; ".join(filter(None, [*failure, *work.said, doing, *work.notes])) or "Synchronized"
     line = f"{work.services.clock():%Y-%m-%d %H:%M} - {said}"
-    text = f"{line}\n{work.link.audit_text}".rstrip()[:AUDIT_TEXT_LENGTH]
+    text = shortened(f"{line}\n{work.link.audit_text}".rstrip(), AUDIT_TEXT_LENGTH)
     return _filled({table.columns.audit: text, table.columns.sync_status: _status(work)}) | _marked_name(work)
 
 
@@ -177,7 +178,7 @@ def _remember_shown(work: Work, columns: Mapping[str, Any]) -> None:
 
 
 def _status(work: Work) -> str:
-    return f"✗ {work.failure}"[:STATUS_LENGTH] if work.problems else SYNCHRONIZED
+    return shortened(f"✗ {work.failure}", STATUS_LENGTH) if work.problems else SYNCHRONIZED
 
 
 def _status_changes(work: Work) -> bool:

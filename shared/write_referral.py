@@ -16,8 +16,10 @@ from shared.errors import OutcomeUnknown, Permanent, Retryable
 from shared.model import Intent, Referral
 from shared.work import Work
 
-SETTLE = timedelta(seconds=30)
-"""How long after an interrupted create its result may still come to light; only then is it created again."""
+SETTLE = timedelta(seconds=120)
+"""How long after an interrupted create its result may still come to light; only then is it created again. Longer than
+any call lasts, so that a run which still waits for its answer is not taken for a dead one.
+"""
 
 
 def create_referral(work: Work) -> bool:
@@ -72,7 +74,8 @@ def patch_referral(work: Work, plan: Plan) -> None:
     view.own = work.services.partner_center.patch(link.referral_id, operations, before)
     view.refresh()
     for name in changes:
-        link.base[name] = [view.partner_center[name], plan.base[name][1]]
+        # As sent, not as read back: what differs came from somebody else meanwhile, or is Partner Center's spelling.
+        link.base[name] = plan.base[name]
     work.done("partner_center", "update referral", audited, before, view.own.etag)
 
 

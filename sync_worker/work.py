@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from shared.errors import Permanent, Retryable, SettingsError
+from shared.errors import Permanent, Retryable, SettingsError, Throttled
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.services import Services
@@ -13,6 +13,8 @@ from shared.sync import fail_deal, sync_one
 FIRST_DELAY_S = 30
 LONGEST_DELAY_S = 3_600
 SETTINGS_DELAY_S = 300
+SHOWN_AFTER_DEFERRALS = 8
+"""From then on, after an hour or more, a person is told that a deal waits."""
 
 
 def work_off(body: bytes, services: Services, *, redelivered: bool) -> None:
@@ -23,6 +25,9 @@ def work_off(body: bytes, services: Services, *, redelivered: bool) -> None:
         outcome = sync_one(request, services, redelivered=redelivered)
     except Retryable as later:
         delay_s = later.retry_after_s if later.retry_after_s is not None else _backoff_s(request.deferrals)
+        if request.deferrals + 1 == SHOWN_AFTER_DEFERRALS and not isinstance(later, Throttled):
+            waits = Permanent(str(later), next_step="It is tried again by itself; mend what the message names")
+            fail_deal(request, services, waits)
         _put_back(request, services, delay_s, str(later), fields)
     except SettingsError as wrong:
         _put_back(request, services, SETTINGS_DELAY_S, str(wrong), fields)

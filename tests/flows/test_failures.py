@@ -23,7 +23,7 @@ INTENT = {
 """Part of the form of every deal, without which it cannot be changed."""
 
 APPLICATION_USER = "# Co-sell Sync"
-FORGET_LATE_CREATES_S = 40
+FORGET_LATE_CREATES_S = 125
 """Longer than an interrupted create is waited for."""
 
 
