@@ -39,7 +39,10 @@ def find_deal(request: SyncRequest, services: Services) -> Found | Nothing:
     """Return the deal of a message. Calls an outside system only for a referral or record not seen before."""
     known = services.deals.find(referral_id=request.referral_id, record=request.record)
     if known:
-        return Found(known, services.deals.load(known))
+        link = services.deals.load(known)
+        # A run that died before it saved left a link that does not name its record yet.
+        if not request.record or (link and link.record):
+            return Found(known, link)
     if request.record:
         return _by_record(request, request.record, services)
     return _by_referral(request.referral_id or "", services)

@@ -78,6 +78,15 @@ class View:
             self.record = services.crm.read(link.record)
         self._adopt_ids()
         self.refresh()
+        self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        """A run died in a write: what stands there as it wanted is its own work, not somebody's change."""
+        for name, (side, there, here) in self.link.writing.items():
+            written, found = (there, self.partner_center) if side == "partner_center" else (here, self.crm)
+            if name in found and found[name] == written:
+                self.link.base[name] = [there, here]
+        self.link.writing = {}
 
     def refresh(self) -> None:
         """Take the canonical values anew from what was read."""

@@ -5,6 +5,7 @@ Keeps the audit and saves the link; writes to neither side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,14 +84,25 @@ class Work:
 
     # ------------------------------------------------------------ audit
 
-    def started(self, side: Side, operation: str, fields: dict[str, list[Any]]) -> None:
-        """Store that a write is about to happen. A run that dies in it leaves a link of which nothing is settled."""
+    def started(
+        self,
+        side: Side,
+        operation: str,
+        fields: dict[str, list[Any]],
+        writing: Mapping[str, list[Any]] | None = None,
+    ) -> None:
+        """Store that a write is about to happen. A run that dies in it leaves a link of which nothing is settled.
+
+        `writing`: the base once it is written, so that the next run knows our own value from somebody's change.
+        """
         self._add("started", side=side, operation=operation, fields=fields)
         self.link.unsettled = ALL_SIDES
+        self.link.writing = {name: [side, *pair] for name, pair in (writing or {}).items()}
         self.save()
 
     def done(self, side: Side, operation: str, fields: dict[str, list[Any]], before: str = "", after: str = "") -> None:
         self.wrote = True
+        self.link.writing = {}
         self._add("done", side=side, operation=operation, fields=fields, version_before=before, version_after=after)
 
     def _add(self, phase: Literal["started", "done", "failed", "looked"], **details: Any) -> None:

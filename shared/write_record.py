@@ -11,7 +11,7 @@ from typing import Any
 from shared.create import new_record
 from shared.decide import Change, Plan
 from shared.errors import NotFound, Permanent
-from shared.lenses import shortened
+from shared.lenses import Value, shortened
 from shared.lifecycle import is_closed, is_writable
 from shared.mapping import TableMap
 from shared.model import Referral
@@ -28,6 +28,12 @@ def create_record(work: Work) -> bool:
     own = view.own
     assert own is not None
     state = view.partner_center[view.table.lifecycle.name]
+    lead = _lead_of_unfinished_run(work, own, state)
+    if lead:
+        _create_in(work, lead, own)
+        # As it was when the lead was made, so that what happened to the referral since is seen as a change.
+        view.link.base[lead.lifecycle.name] = [{"state": "pending"}, view.crm[lead.lifecycle.name]]
+        return True
     if is_closed(state):
         work.note(f"the referral was closed as {state['state']} before it reached the CRM; nothing is created")
         return False
@@ -37,6 +43,14 @@ def create_record(work: Work) -> bool:
         return False
     _create_in(work, table, own)
     return True
+
+
+def _lead_of_unfinished_run(work: Work, own: Referral, state: Value) -> TableMap | None:
+    """The table of leads, if a run that did not finish made a lead of this referral before somebody answered it."""
+    leads = work.services.field_map.table_for(is_lead=True)
+    if leads is None or not own.is_lead or not (is_closed(state) or is_writable(state)):
+        return None
+    return leads if work.services.crm.find_by_referral(leads.table, own.id) else None
 
 
 def convert(work: Work) -> None:
@@ -70,7 +84,8 @@ def update_record(work: Work, plan: Plan) -> None:
     if not columns and not identity:
         return
     doing = "Updated from Partner Center: " + ", ".join(fields[name].label for name in plan.to_crm) if columns else ""
-    write_record(work, {**columns, **identity}, plan.to_crm, doing)
+    writing = {name: plan.base[name] for name in plan.to_crm}
+    write_record(work, {**columns, **identity}, plan.to_crm, doing, writing)
     if link.state != "tombstone":
         for name in plan.to_crm:
             link.base[name] = [plan.base[name][0], view.crm[name]]
@@ -88,14 +103,20 @@ def report(work: Work) -> None:
         work.note(f"the CRM's {work.view.table.columns.audit} could not be written: {refusal}")
 
 
-def write_record(work: Work, columns: Mapping[str, Any], changes: Mapping[str, Change], doing: str = "") -> None:
+def write_record(
+    work: Work,
+    columns: Mapping[str, Any],
+    changes: Mapping[str, Change],
+    doing: str = "",
+    writing: Mapping[str, list[Any]] | None = None,
+) -> None:
     """Write columns if the record still has the version we know; `doing` says what for in the Audit field."""
     view, link = work.view, work.link
     assert link.record is not None
     before = view.record.version if view.record else link.record_version
     columns = {**_shown(work, view.table, doing), **columns}
     audited = {name: [change.before, change.after] for name, change in changes.items()}
-    work.started("crm", f"update {link.record.table}", audited)
+    work.started("crm", f"update {link.record.table}", audited, writing)
     try:
         written = work.services.crm.update(link.record, columns, before)
     except NotFound:

@@ -70,7 +70,7 @@ def patch_referral(work: Work, plan: Plan) -> None:
     ]
     audited = {name: [change.before, change.after] for name, change in changes.items()}
     before = view.own.etag if view.own else link.referral_etag
-    work.started("partner_center", "update referral", audited)
+    work.started("partner_center", "update referral", audited, {name: plan.base[name] for name in changes})
     view.own = work.services.partner_center.patch(link.referral_id, operations, before)
     view.refresh()
     for name in changes:
@@ -80,10 +80,10 @@ def patch_referral(work: Work, plan: Plan) -> None:
 
 
 def _post(work: Work, document: Mapping[str, Any]) -> Referral:
-    # The event about the new referral may be quicker than we are: it must find this deal by the record.
-    work.services.deals.point(work.link)
     work.link.intent = Intent("create_referral", work.services.clock())
     work.started("partner_center", "create referral", {key: [None, value] for key, value in document.items()})
+    # The event about the new referral may be quicker than we are: it must find this deal by the record.
+    work.services.deals.point(work.link)
     return _create(work, document)
 
 
