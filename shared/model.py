@@ -126,8 +126,8 @@ class Link:
 
     `base` maps a field's name to [Partner Center's value, the CRM's value] at the last agreement. The versions are what
     each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
-    the base, so that they are read again next time; `writing` has, for each field of a write under way, the side and the
-    base that it makes true. `claim` and `claim_until_utc` say who works on it now, `look_again` which sides were
+    the base, so that they are read again next time; `writing` has, for each field of a write under way, the side and
+    the base that it makes true. `claim` and `claim_until_utc` say who works on it now, `look_again` which sides were
     reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
     """
 

@@ -102,6 +102,8 @@ def assert_in_agreement(world: World) -> None:
         assert len([row for row in world.pc.of_engagement(engagement) if row["organizationId"] == "msft"]) <= 1
     for referral in world.referrals():
         assert_deal_agrees(world, referral["id"])
+    assert world.referrals(), "nothing was shared"
+    assert world.failed_invocations == 0
     assert world.services.failures.list() == ()
 
 
