@@ -1,0 +1,1 @@
+"""The command line for operators: `python -m admin`."""

@@ -1,0 +1,40 @@
+"""What an operator can ask for: what waits for a person, and to look at a deal again. Writes to neither side itself."""
+
+from __future__ import annotations
+
+from shared.messages import SyncRequest
+from shared.services import Services
+
+
+def failures(services: Services) -> list[str]:
+    """Return a paragraph for each deal that waits for a person."""
+    return [
+        f"{failure.deal}\n  {failure.reason}\n  next: {failure.next_step or 'change the deal on either side'}\n"
+        f"  since {failure.since_utc:%Y-%m-%d %H:%M}, {failure.times} times, correlation id {failure.correlation_id}"
+        for failure in services.failures.list()
+    ]
+
+
+def replay(services: Services, deals: list[str], *, every: bool = False) -> list[str]:
+    """Have deals looked at again, both sides, whatever is known of them; `every`: all that failed. Returns their keys.
+
+    Raises ValueError, before anything is sent, for a key that is none.
+    """
+    wanted = [failure.deal for failure in services.failures.list() if failure.deal != "unreadable"] if every else deals
+    requests = [_request(services, deal) for deal in wanted]
+    for request in requests:
+        services.queue.send(request)
+    return wanted
+
+
+def _request(services: Services, deal: str) -> SyncRequest:
+    link = services.deals.load(deal)
+    if link and link.record:
+        return SyncRequest(cause="operator", record_table=link.record.table, record_id=link.record.id)
+    kind, _, rest = deal.partition("_")
+    if kind == "pc" and rest:
+        return SyncRequest(cause="operator", referral_id=rest)
+    table, _, record_id = rest.partition("_")
+    if kind == "crm" and record_id:
+        return SyncRequest(cause="operator", record_table=table, record_id=record_id)
+    raise ValueError(f"{deal!r} is no deal. A deal is named pc_<referral id> or crm_<table>_<record id>")

@@ -1,0 +1,59 @@
+"""The operator's command line: what waits for a person, and bringing it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from admin.__main__ import main
+from tests.flows.world import World
+
+
+@pytest.fixture
+def world(make_memory_world: Callable[..., World]) -> World:
+    return make_memory_world()
+
+
+def test_a_failed_deal_is_listed_with_its_next_step_and_brought_back(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = world.account(address1_city=None)
+    record_id = world.opportunity(**{"parentaccountid@odata.bind": f"/accounts({account})"})
+    world.settle()
+    assert main(["failures"], world.services) == 0
+    listed = capsys.readouterr().out
+    world.sellers.edit("account", account, {"address1_city": "Redmond"})
+
+    assert main(["replay", "--all"], world.services) == 0
+    world.settle()
+
+    assert "Account Address 1: City: is empty" in listed
+    assert "Fill in Account Address 1: City" in listed
+    assert world.record(record_id)["cosell_syncstatus"].startswith("✓")
+    main(["failures"], world.services)
+    assert "No deal waits" in capsys.readouterr().out
+
+
+def test_a_deal_by_its_key_is_looked_at_again(world: World) -> None:
+    record_id = world.opportunity()
+    world.settle()
+    world.people.partner_edits(world.referral_of(record_id)["id"], {"/details/notes": "Nobody heard."})
+    world.simulators.webhooks.dispatcher.waiting.clear()
+
+    assert main(["replay", world.link_of(record_id).deal], world.services) == 0
+    world.settle(poll=False)
+
+    assert world.record(record_id)["description"] == "Nobody heard."
+
+
+def test_a_key_that_is_none_is_refused_and_nothing_is_sent(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", "pc_1", "4711"], world.services) == 1
+
+    assert "'4711' is no deal" in capsys.readouterr().err
+    assert world.queue.length() == 0
+
+
+def test_replay_wants_deals_or_all(world: World) -> None:
+    with pytest.raises(SystemExit):
+        main(["replay"], world.services)
