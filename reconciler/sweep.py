@@ -6,7 +6,7 @@ import json
 
 from shared.logs import log
 from shared.messages import SyncRequest
-from shared.model import Referral, ticks
+from shared.model import TICKS_PER_S, Referral, ticks
 from shared.services import Services
 
 CURSOR = "sweep"
@@ -14,7 +14,6 @@ OVERLAP_S = 600
 """How far each sweep looks back behind the newest referral it knows: an update may become visible late."""
 
 REMEMBERED = 5_000
-TICKS_PER_S = 10_000_000
 
 
 def sweep(services: Services) -> int:

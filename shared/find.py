@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.errors import NotFound, Refused
 from shared.messages import SyncRequest
-from shared.model import Link, Record, RecordRef, Referral
+from shared.model import GUID, Link, Record, RecordRef, Referral
 from shared.store.deals import deal_of_record, deal_of_referral
 
 if TYPE_CHECKING:
     from shared.services import Services
-
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass
@@ -66,7 +63,7 @@ def _of_own_referral(own: Referral, microsoft: Referral | None, services: Servic
     """A referral that names a record of ours belongs to that record's deal, unless that deal has a referral already."""
     deal = deal_of_referral(own.id)
     named = own.external_reference_id.lower()
-    if _GUID.fullmatch(named):
+    if GUID.fullmatch(named):
         for table in services.field_map.tables:
             known = services.deals.find(record=RecordRef(table, named))
             link = services.deals.load(known) if known else None
@@ -80,7 +77,7 @@ def _of_own_referral(own: Referral, microsoft: Referral | None, services: Servic
 def _named_record(named: str, services: Services) -> Record | None:
     """The opportunity whose id somebody entered as the referral's CRM ID in Partner Center, if it is free."""
     table = services.field_map.table_for(is_lead=False)
-    if table is None or not _GUID.fullmatch(named):
+    if table is None or not GUID.fullmatch(named):
         return None
     try:
         record = services.crm.read(RecordRef(table.table, named))
@@ -100,7 +97,7 @@ def _by_record(request: SyncRequest, ref: RecordRef, services: Services) -> Foun
     except NotFound:
         return Nothing(f"{ref} does not exist")
     referral_id = str(record.values.get(table.columns.referral_id) or "").strip().lower()
-    if referral_id and not _GUID.fullmatch(referral_id):
+    if referral_id and not GUID.fullmatch(referral_id):
         raise Refused(
             f"{ref} holds {referral_id!r}, which is no referral id",
             next_step="Clear the field, or enter the id of the referral in Partner Center, and save the record",

@@ -7,9 +7,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from shared.model import RecordRef
+from shared.model import GUID, RecordRef
 
-GUID_LENGTH = 36
 Cause = Literal["webhook", "poll", "sweep", "operator"]
 
 
@@ -37,7 +36,7 @@ class SyncRequest(BaseModel):
     @classmethod
     def _one_spelling(cls, given: str | None) -> str | None:
         """GUIDs in lower case: systems and people differ. Salesforce ids, whose case counts, are no GUIDs."""
-        return given.lower() if given and len(given) == GUID_LENGTH and given.count("-") == 4 else given
+        return given.lower() if given and GUID.fullmatch(given) else given
 
     @model_validator(mode="after")
     def _names_a_deal(self) -> SyncRequest:

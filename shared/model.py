@@ -10,6 +10,10 @@ from typing import Any, Literal
 
 Side = Literal["partner_center", "microsoft", "crm"]
 
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+TICKS_PER_S = 10_000_000
+"""Partner Center's clock counts in steps of 100 ns."""
+
 ALL_SIDES: frozenset[Side] = frozenset({"partner_center", "microsoft", "crm"})
 
 MICROSOFT = "msft"
@@ -167,4 +171,4 @@ def ticks(text: str) -> int:
     whole, fraction, zone = found.groups()
     moment = datetime.fromisoformat(whole + (zone or "+00:00").replace("Z", "+00:00"))
     since = moment - datetime(1, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 10_000_000 + int((fraction or "0").ljust(7, "0"))
+    return (since.days * 86_400 + since.seconds) * TICKS_PER_S + int((fraction or "0").ljust(7, "0"))

@@ -87,20 +87,23 @@ class Services:
     @cached_property
     def deals(self) -> Deals:
         from shared.store.deals import Deals
+        from shared.store.tables import DEALS, INDEX
 
-        return Deals(self._tables.table("CosellDeals"), self._tables.table("CosellIndex"), self.clock)
+        return Deals(self._tables.table(DEALS), self._tables.table(INDEX), self.clock)
 
     @cached_property
     def failures(self) -> Failures:
         from shared.store.failures import Failures
+        from shared.store.tables import INDEX
 
-        return Failures(self._tables.table("CosellIndex"), self.clock)
+        return Failures(self._tables.table(INDEX), self.clock)
 
     @cached_property
     def cursors(self) -> Cursors:
         from shared.store.cursors import Cursors
+        from shared.store.tables import CURSORS
 
-        return Cursors(self._tables.table("CosellCursors"))
+        return Cursors(self._tables.table(CURSORS))
 
     # ------------------------------------------------------------ the outside systems
 

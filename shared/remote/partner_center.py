@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 
 from shared.errors import Forbidden, OutcomeUnknown, Refused, Retryable, Unavailable
-from shared.model import Referral, ticks
+from shared.model import TICKS_PER_S, Referral, ticks
 from shared.remote.dialect import Dialect, Meaning
 from shared.remote.http import Remote, json_of
 
@@ -32,7 +32,6 @@ DIALECT = Dialect(
     headers={"X-Caller-Id": "5d0e6c1c-52c4-4f6e-9a43-0c8f6d2b7a11"},
 )
 
-TICKS_PER_S = 10_000_000
 CREATED_BEFORE_SENT = timedelta(hours=1)
 """How far Partner Center's clock may be behind the one that noted when a create was sent."""
 

@@ -10,7 +10,6 @@ let go: if it crashes, the next one finds them.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,7 +18,7 @@ from datetime import datetime, timedelta
 from pydantic import TypeAdapter
 
 from shared.errors import ClaimLost, Unavailable
-from shared.model import Link, RecordRef, Side
+from shared.model import GUID, Link, RecordRef, Side
 from shared.store.audit import KEY_FROM, KEY_TO, AuditEntry, audit_entry, audit_rows
 from shared.store.tables import AlreadyThere, Operation, Row, Stale, Table, columns, document
 
@@ -31,7 +30,6 @@ ATTEMPTS = 20
 
 LINK_KEY = "link"
 INDEX_KEY = "deal"
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass
@@ -234,4 +232,4 @@ def _index_keys(referral_id: str | None, record: RecordRef | None, engagement_id
 
 def _spelled(id_: str) -> str:
     """Return GUIDs in lower case, as systems differ in how they write the same one; other ids as they are."""
-    return id_.lower() if _GUID.fullmatch(id_) else id_
+    return id_.lower() if GUID.fullmatch(id_) else id_
