@@ -18,13 +18,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m local.simulators", description=__doc__)
     parser.add_argument("--port-base", type=int, default=0, help="first of the ports; default: any free ones")
     parser.add_argument("--settings-file", type=Path, help="also write the settings here, as NAME=VALUE lines")
+    parser.add_argument("--crm", choices=("dynamics365", "salesforce"), default="dynamics365", help="the CRM setting")
     arguments = parser.parse_args()
 
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with Simulators().serve(arguments.port_base) as simulators:
-        lines = [f"{name}={value}" for name, value in simulators.settings().items()]
+        lines = [f"{name}={value}" for name, value in simulators.settings(arguments.crm).items()]
         if arguments.settings_file:
             arguments.settings_file.write_text("\n".join(lines) + "\n")
         for name, url in simulators.urls.items():

@@ -25,6 +25,7 @@ REAL_URLS = {
     "partner_center_webhooks": "https://api.partnercenter.microsoft.com",
     "certificates": "https://3psostorageacct.blob.core.windows.net",
     "dataverse": "https://contoso.crm.dynamics.com",
+    "salesforce": "https://contoso.my.salesforce.com",
 }
 
 
@@ -41,7 +42,9 @@ class Simulators:
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
-        from local.simulators.dataverse import DataverseSimulator  # heavy, and not every system is always wanted
+        # heavy, and not every system is always wanted
+        from local.simulators.dataverse import DataverseSimulator
+        from local.simulators.salesforce import SalesforceSimulator
 
         self.clock = clock or Clock()
         self.directory = tempfile.TemporaryDirectory(prefix="cosell-simulators-")
@@ -56,10 +59,16 @@ class Simulators:
         self.partner_center = ReferralsSimulator(self.entra, publish=self.webhooks.publish)
         self.people = People(self.partner_center, self.webhooks)
         self.dataverse = DataverseSimulator(self.entra, origin=REAL_URLS["dataverse"], clock=self.clock)
-        self.systems: dict[str, Simulator] = {
-            system.name: system
-            for system in (self.entra, self.partner_center, self.webhooks, self.certificates, self.dataverse)
-        }
+        self.salesforce = SalesforceSimulator(self.clock, origin=REAL_URLS["salesforce"])
+        systems = (
+            self.entra,
+            self.partner_center,
+            self.webhooks,
+            self.certificates,
+            self.dataverse,
+            self.salesforce,
+        )
+        self.systems: dict[str, Simulator] = {system.name: system for system in systems}
         self.urls = dict(REAL_URLS)
         self._servers: list[HttpsServer] = []
 
@@ -76,6 +85,7 @@ class Simulators:
             self.urls[name] = server.url
         self.webhooks.certificate_base_url = self.urls["certificates"]
         self.dataverse.origin = self.urls["dataverse"]
+        self.salesforce.origin = self.urls["salesforce"]
         self.webhooks.dispatcher.start()
         return self
 
@@ -91,11 +101,11 @@ class Simulators:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def settings(self) -> dict[str, str]:
-        """The app settings that point the product at these systems."""
+    def settings(self, crm: str = "dynamics365") -> dict[str, str]:
+        """The app settings that point the product at these systems; `crm` is the one it keeps in agreement."""
         partner_center, dynamics365 = self.entra.app("partner_center"), self.entra.app("dynamics365")
         settings = {
-            "CRM": "dynamics365",
+            "CRM": crm,
             "ENTRA_AUTHORITY": self.urls["entra"],
             "PARTNER_CENTER_URL": self.urls["partner_center"] + REFERRALS_PATH,
             "PARTNER_CENTER_WEBHOOKS_URL": self.urls["partner_center_webhooks"] + WEBHOOKS_PATH,
@@ -109,6 +119,9 @@ class Simulators:
             "DYNAMICS365_TENANT_ID": dynamics365.tenant_id,
             "DYNAMICS365_CLIENT_ID": dynamics365.client_id,
             "DYNAMICS365_CLIENT_SECRET": dynamics365.client_secret,
+            "SALESFORCE_URL": self.urls["salesforce"],
+            "SALESFORCE_CLIENT_ID": self.salesforce.client_id,
+            "SALESFORCE_CLIENT_SECRET": self.salesforce.client_secret,
         }
         if self.ca:
             settings["REQUESTS_CA_BUNDLE"] = str(self.ca.file)

@@ -22,6 +22,7 @@ SELLER = "Sally Seller"
 ACTIONS = (
     "create", "edit", "delete", "win", "lose", "qualify_lead", "plugin_bumps", "plugin_bumps_next_write",
     "change_metadata", "expire_delta_tokens", "merge_accounts", "set_roles", "disable_user",
+    "add_seller",
 )  # fmt: skip
 
 
@@ -97,6 +98,12 @@ class People:
     def set_roles(self, user: str, roles: list[str]) -> None:
         with self._lock:
             self._org.user_roles[self._org.user(user).id] = set(roles)
+
+    def add_seller(self, first_name: str, last_name: str, email: str, phone: str) -> str:
+        """A salesperson joins. Returns the user's id."""
+        columns = {"internalemailaddress": email, "address1_telephone1": phone}
+        with self._lock:
+            return self._org.add_user(f"{first_name} {last_name}", "Salesperson", **columns).id
 
     def disable_user(self, user: str) -> None:
         with self._lock:
