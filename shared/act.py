@@ -27,13 +27,13 @@ def carry_out(work: Work, plan: Plan) -> bool:
     waiting = {*plan.to_partner_center, *plan.to_crm}
     settled = {name: pair for name, pair in plan.base.items() if name not in waiting}
     link.base = settled | {name: link.base[name] for name in waiting if name in link.base}
-    refused = False
+    planned = len(work.problems)
     writes = ((plan.to_partner_center, patch_referral), (plan.invite, invite_for_help), (True, update_record))
     for due, write in writes:
         try:
             if due:
                 write(work, plan)
         except Permanent as refusal:
-            refused = True
             work.fail(refusal)
+    refused = len(work.problems) > planned
     return plan.writes and not refused and link.state != "tombstone"

@@ -14,7 +14,7 @@ from dataclasses import field as member
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.lenses import PERSON_KEYS, Lens, Person, Unmapped, Value, Winner
+from shared.lenses import PERSON_KEYS, Lens, People, Person, Unmapped, Value, Winner
 from shared.lifecycle import Lifecycle, is_closed, is_writable
 from shared.mapping import Field, TableMap
 
@@ -289,7 +289,7 @@ def incomplete(table: TableMap, crm: Mapping[str, Value], required: Set[str]) ->
     problems = []
     for field in table.fields:
         if field.required in required:
-            if isinstance(field.lens, Person):
+            if isinstance(field.lens, Person | People):
                 lacking = _lacking_parts(field, field.lens, crm[field.name])
                 problems += [_lacking(field, lacking)] if lacking else []
             elif lacks(crm[field.name]):
@@ -297,7 +297,8 @@ def incomplete(table: TableMap, crm: Mapping[str, Value], required: Set[str]) ->
     return problems
 
 
-def _lacking_parts(field: Field, lens: Person, person: Value) -> list[str]:
+def _lacking_parts(field: Field, lens: Person | People, people: Value) -> list[str]:
+    person = next(iter(people), None) if isinstance(people, list) else people
     # Microsoft's sellers call the customer's contact, so a co-sell deal needs all of it.
     keys = PERSON_KEYS if field.required == "co-sell" else ("firstName", "lastName", "email")
     return [column for key, column in lens.parts if key in keys and not (person or {}).get(key)]

@@ -36,7 +36,8 @@ class RemoteError(CosellError):
     """What one answer (or silence) of an outside system meant.
 
     `remote` is its name in words; `status` the HTTP status, None when there was no answer; `code` the remote's own
-    error code; `request_id` what its support asks for; `field` the column or JSON path it complained about, if it said.
+    error code; `request_id` what its support asks for; `field` the column or JSON path it complained about, if it said;
+    `existing` the id of the row that stands in the way, if it said; `part` which of several calls sent in one failed.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class RemoteError(CosellError):
         code: str = "",
         request_id: str = "",
         field: str = "",
+        existing: str = "",
+        part: str = "",
     ) -> None:
         super().__init__(message)
         self.remote = remote
@@ -55,6 +58,8 @@ class RemoteError(CosellError):
         self.code = code
         self.request_id = request_id
         self.field = field
+        self.existing = existing
+        self.part = part
 
 
 class VersionConflict(RemoteError):

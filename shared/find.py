@@ -62,25 +62,25 @@ def _by_referral(referral_id: str, services: Services) -> Found | Nothing:
 def _of_own_referral(own: Referral, microsoft: Referral | None, services: Services) -> Found:
     """A referral that names a record of ours belongs to that record's deal, unless that deal has a referral already."""
     deal = deal_of_referral(own.id)
-    named = own.external_reference_id.lower()
-    if GUID.fullmatch(named):
-        for table in services.field_map.tables:
-            known = services.deals.find(record=RecordRef(table, named))
-            link = services.deals.load(known) if known else None
-            if known and (link is None or link.referral_id in ("", own.id.lower())):
-                return Found(known, link, own=own, microsoft=microsoft)
-            if known:
-                return Found(deal, services.deals.load(deal), own=own, microsoft=microsoft)
-    return Found(deal, services.deals.load(deal), own, microsoft, _named_record(named, services))
+    for table in services.field_map.tables:
+        named = services.crm.record_named(table, own.external_reference_id)
+        known = services.deals.find(record=named) if named else None
+        link = services.deals.load(known) if known else None
+        if known and (link is None or link.referral_id in ("", own.id.lower())):
+            return Found(known, link, own=own, microsoft=microsoft)
+        if known:
+            return Found(deal, services.deals.load(deal), own=own, microsoft=microsoft)
+    return Found(deal, services.deals.load(deal), own, microsoft, _named_record(own, services))
 
 
-def _named_record(named: str, services: Services) -> Record | None:
+def _named_record(own: Referral, services: Services) -> Record | None:
     """The opportunity whose id somebody entered as the referral's CRM ID in Partner Center, if it is free."""
     table = services.field_map.table_for(is_lead=False)
-    if table is None or not GUID.fullmatch(named):
+    named = services.crm.record_named(table.table, own.external_reference_id) if table else None
+    if table is None or named is None:
         return None
     try:
-        record = services.crm.read(RecordRef(table.table, named))
+        record = services.crm.read(named)
     except NotFound:
         return None
     return None if record.values.get(table.columns.referral_id) else record

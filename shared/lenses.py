@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Literal, Protocol
 
@@ -126,12 +126,14 @@ class Text(_OnePlace):
 
     `marked`: the CRM's text may begin with a check mark or a cross, as the Power Automate connector wrote them; it is
     never sent to Partner Center. `mark` is what we write there. `default` stands in for a text Partner Center lacks.
+    `line`: the one line of the CRM's text that counts, from 1 on; 0: the whole text.
     """
 
     max_length: int = 0
     marked: bool = False
     mark: str = ""
     default: str = ""
+    line: int = 0
 
     def read_partner_center(self, document: Mapping[str, Any]) -> Value:
         return self._unmarked(text_of(at(document, self.pointer)))
@@ -140,7 +142,10 @@ class Text(_OnePlace):
         return {self.pointer: value}
 
     def read_crm(self, values: Mapping[str, Any]) -> Value:
-        return self._unmarked(text_of(values.get(self.column)))
+        text = text_of(values.get(self.column))
+        if self.line:
+            text = "".join(text.split("\n")[self.line - 1 : self.line])
+        return self._unmarked(text)
 
     def write_crm(self, value: Value) -> dict[str, Any]:
         return {self.column: shortened(self.mark + value, self.max_length) or None}
@@ -177,13 +182,17 @@ class Country(Text):
 
 @dataclass(frozen=True)
 class Money(_Projected):
-    """An amount with its currency: one field, because either alone means nothing. `places`: decimals the CRM keeps."""
+    """An amount with its currency: one field, because either alone means nothing. `places`: decimals the CRM keeps.
+
+    `only_currency`: the one that a CRM knows which keeps no currencies; then there is no `currency_column`.
+    """
 
     pointer: str
     currency_pointer: str
     column: str
     currency_column: str
     places: int = 2
+    only_currency: str = ""
 
     @property
     def pointers(self) -> tuple[str, ...]:
@@ -191,7 +200,7 @@ class Money(_Projected):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (self.column, self.currency_column)
+        return (self.column,) if self.only_currency else (self.column, self.currency_column)
 
     def read_partner_center(self, document: Mapping[str, Any]) -> Value:
         return self._value(at(document, self.pointer), at(document, self.currency_pointer))
@@ -200,18 +209,23 @@ class Money(_Projected):
         return {self.pointer: _number(value["amount"]), self.currency_pointer: value["currency"] or None}
 
     def read_crm(self, values: Mapping[str, Any]) -> Value:
-        return self._value(values.get(self.column), values.get(self.currency_column))
+        return self._value(values.get(self.column), self.only_currency or values.get(self.currency_column))
 
     def write_crm(self, value: Value) -> dict[str, Any]:
         written = {self.column: _number(value["amount"])}
-        return written | ({self.currency_column: value["currency"]} if value["currency"] else {})
+        has_own = value["currency"] and not self.only_currency
+        return written | ({self.currency_column: value["currency"]} if has_own else {})
 
     def to_crm(self, partner_center: Value, crm: Value) -> Value:  # noqa: ARG002
         if partner_center["amount"] is None:
             return partner_center
+        if self.only_currency and partner_center["currency"] not in ("", self.only_currency):
+            raise Unmapped(
+                f"{partner_center['amount']} {partner_center['currency']}", f"amounts in {self.only_currency}"
+            )
         step = Decimal(1).scaleb(-self.places)
         rounded = Decimal(partner_center["amount"]).quantize(step, ROUND_HALF_UP, _EXACT)
-        return {"amount": _digits(rounded), "currency": partner_center["currency"]}
+        return {"amount": _digits(rounded), "currency": partner_center["currency"] or self.only_currency}
 
     def to_partner_center(self, crm: Value, partner_center: Value) -> Value:
         return partner_center if crm == self.to_crm(partner_center, crm) else crm
@@ -240,19 +254,18 @@ def _number(amount: str | None) -> Decimal | None:
 class Date(_OnePlace):
     """A day in the CRM, an instant in Partner Center. The UTC day counts, in both directions.
 
+    `default_days`: for a CRM that insists on a day, when a referral without one is due, counted from its creation.
     https://learn.microsoft.com/power-apps/developer/data-platform/behavior-format-date-time-attribute
     """
 
+    default_days: int = 0
+
     def read_partner_center(self, document: Mapping[str, Any]) -> Value:
-        raw = at(document, self.pointer)
-        if not raw:
-            return None
-        try:
-            moment = datetime.fromisoformat(re.sub(r"\.\d+", "", str(raw)).replace("Z", "+00:00"))
-            moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-        except (ValueError, OverflowError):
-            raise Unmapped(raw, "dates such as 2026-11-14T00:00:00Z") from None
-        return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+        raw, created = at(document, self.pointer), document.get("createdDateTime")
+        if raw or not (self.default_days and created):
+            return _instant(_utc(raw)) if raw else None
+        due = _utc(created) + timedelta(days=self.default_days)
+        return _instant(due.replace(hour=0, minute=0, second=0))
 
     def write_partner_center(self, value: Value) -> dict[str, Any]:
         return {self.pointer: value}
@@ -271,6 +284,18 @@ class Date(_OnePlace):
         if crm == self.to_crm(partner_center, crm):
             return partner_center
         return f"{crm}T00:00:00Z" if crm else None
+
+
+def _utc(raw: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(re.sub(r"\.\d+", "", str(raw)).replace("Z", "+00:00"))
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Unmapped(raw, "dates such as 2026-11-14T00:00:00Z") from None
+
+
+def _instant(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
@@ -394,17 +419,78 @@ class Person(_Projected):
         return crm
 
     def to_partner_center(self, crm: Value, partner_center: Value) -> Value:
-        if not crm or not crm.get("email"):
-            return partner_center
-        people = [dict(person) for person in partner_center or []]
-        for person in people:
-            if str(person.get("email", "")).casefold() == crm["email"].casefold():
-                # The CRM's blanks do not erase what Partner Center knows of the same person.
-                changed = {key: part for key, part in crm.items() if part and key != "email"}
-                if any(text_of(person.get(key)) != part for key, part in changed.items()):
-                    person.update(changed)
-                return people
-        return [*people, crm]
+        return _joined(partner_center, crm)
+
+    def agree(self, partner_center: Value, crm: Value) -> bool:
+        return bool(self.to_partner_center(crm, partner_center) == partner_center)
+
+
+def _joined(people: Value, joins: Value) -> Value:
+    """Return Partner Center's list with somebody of the CRM in it, who is found by e-mail."""
+    if not joins or not joins.get("email"):
+        return people
+    people = [dict(person) for person in people or []]
+    for person in people:
+        if str(person.get("email", "")).casefold() == joins["email"].casefold():
+            # The CRM's blanks do not erase what Partner Center knows of the same person.
+            changed = {key: part for key, part in joins.items() if part and key != "email"}
+            if any(text_of(person.get(key)) != part for key, part in changed.items()):
+                person.update(changed)
+            return people
+    return [*people, joins]
+
+
+@dataclass(frozen=True)
+class People(_Projected):
+    """Several people of the CRM within Partner Center's list of people: the primary one first, then the others.
+
+    `sources` names, for each place the CRM keeps such people in, the column of each key of PERSON_KEYS. A column that
+    leads through many rows (contact roles, team members) holds a list. People the CRM does not know stay in the list.
+    """
+
+    pointer: str
+    sources: tuple[tuple[tuple[str, str], ...], ...]
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """Where the primary one comes from."""
+        return self.sources[0]
+
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        return (self.pointer,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(column for source in self.sources for _, column in source)
+
+    def read_partner_center(self, document: Mapping[str, Any]) -> Value:
+        return Person(self.pointer, self.parts).read_partner_center(document)
+
+    def write_partner_center(self, value: Value) -> dict[str, Any]:
+        return {self.pointer: value}
+
+    def read_crm(self, values: Mapping[str, Any]) -> Value:
+        people: list[Value] = []
+        for source in self.sources:
+            held = {key: values.get(column) for key, column in source}
+            rows = max((len(part) for part in held.values() if isinstance(part, list)), default=1)
+            for row in range(rows):
+                person = {key: text_of(part[row] if isinstance(part, list) else part) for key, part in held.items()}
+                if any(person.values()) and person not in people:
+                    people.append(person)
+        return people
+
+    def write_crm(self, value: Value) -> dict[str, Any]:  # noqa: ARG002
+        return {}
+
+    def to_crm(self, partner_center: Value, crm: Value) -> Value:  # noqa: ARG002
+        return crm
+
+    def to_partner_center(self, crm: Value, partner_center: Value) -> Value:
+        for person in crm:
+            partner_center = _joined(partner_center, person)
+        return partner_center
 
     def agree(self, partner_center: Value, crm: Value) -> bool:
         return bool(self.to_partner_center(crm, partner_center) == partner_center)

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from shared.lenses import (
     Flag,
     Lens,
     Money,
+    People,
     Person,
     Solutions,
     Summary,
@@ -78,16 +80,21 @@ class Columns:
 
 @dataclass(frozen=True)
 class Related:
-    """Rows that a deal born in Partner Center needs in the CRM. `each`: one per entry of that list."""
+    """Rows that a deal born in Partner Center needs in the CRM. `each`: one per entry of that list.
+
+    `values` fills a column from a pointer, or from several, a line each; `defaults` what would stay empty.
+    """
 
     table: str
     link: str
     match: Mapping[str, str]
-    values: Mapping[str, str]
+    values: Mapping[str, str | tuple[str, ...]]
     max_length: Mapping[str, int]
+    defaults: Mapping[str, str] = dataclass_field(default_factory=dict)
     each: str = ""
     parent: str = ""
     parent_link: str = ""
+    role: str = ""
 
     def rows(self, document: Mapping[str, Any]) -> Iterator[RelatedRow]:
         """Yield the rows for one referral; a row that nothing identifies is left out. Only the first is linked."""
@@ -96,13 +103,18 @@ class Related:
         for entry in entries:
             match = self._filled(self.match, entry)
             if next(iter(self.match)) in match:
-                values = self._filled(self.values, entry)
-                yield RelatedRow(self.table, link, match, values, self.parent, self.parent_link)
+                values = {**self.defaults, **self._filled(self.values, entry)}
+                yield RelatedRow(self.table, link, match, values, self.parent, self.parent_link, self.role)
                 link = ""
 
-    def _filled(self, pointers: Mapping[str, str], entry: Mapping[str, Any]) -> dict[str, str]:
-        texts = {column: text_of(at(entry, pointer)) for column, pointer in pointers.items()}
+    def _filled(self, pointers: Mapping[str, str | tuple[str, ...]], entry: Mapping[str, Any]) -> dict[str, str]:
+        texts = {column: _lines_at(entry, named) for column, named in pointers.items()}
         return {column: shortened(text, self.max_length.get(column, 0)) for column, text in texts.items() if text}
+
+
+def _lines_at(entry: Mapping[str, Any], pointers: str | tuple[str, ...]) -> str:
+    named = (pointers,) if isinstance(pointers, str) else pointers
+    return "\n".join(filter(None, (text_of(at(entry, pointer)) for pointer in named)))
 
 
 @dataclass(frozen=True)
@@ -204,9 +216,14 @@ Pointer = Annotated[str, AfterValidator(_known_path)]
 Scalar = Annotated[Any, AfterValidator(_scalar)]
 
 
+Parts = dict[Literal["firstName", "lastName", "phoneNumber", "email"], str]
+
+
 class _FieldRow(_Row):
     name: str = Key(pattern=r"^[a-z][a-z0-9_]*$")
-    type: Literal["text", "country", "money", "date", "choice", "flag", "person", "solutions", "summary", "lifecycle"]
+    type: Literal[
+        "text", "country", "money", "date", "choice", "flag", "person", "people", "solutions", "summary", "lifecycle"
+    ]
     label: str = ""
     partner_center: Pointer = ""
     partner_center_currency: Pointer = ""
@@ -220,11 +237,14 @@ class _FieldRow(_Row):
     max_length: int = Key(0, ge=0)
     marked: bool = False
     default: str = ""
+    line: int = Key(0, ge=0)
+    default_days: int = Key(0, ge=0)
     places: int = Key(2, ge=0, le=4)
     values: dict[str, Scalar] = Key(default_factory=dict)
     empty: tuple[str, ...] = ()
     latch: bool = False
-    parts: dict[Literal["firstName", "lastName", "phoneNumber", "email"], str] = Key(default_factory=dict)
+    parts: Parts = Key(default_factory=dict)
+    people: tuple[Parts, ...] = ()
     template: str = ""
 
     @model_validator(mode="after")
@@ -232,6 +252,8 @@ class _FieldRow(_Row):
         missing = [key for key in _NEEDS[self.type] if not getattr(self, key)]
         if missing:
             raise ValueError(f"a field of type {self.type} needs {', '.join(missing)}")
+        if self.line and self.to_crm:
+            raise ValueError("a field that is one line of a text cannot go into the CRM: leave out to_crm")
         return self
 
 
@@ -243,6 +265,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "choice": ("partner_center", "crm", "values"),
     "flag": ("partner_center", "crm"),
     "person": ("partner_center", "parts"),
+    "people": ("partner_center", "people"),
     "solutions": ("partner_center", "crm"),
     "summary": ("partner_center", "crm", "template"),
     "lifecycle": (),
@@ -268,11 +291,13 @@ class _RelatedRow(_Row):
     table: str
     link: str
     match: dict[str, str] = Key(min_length=1)
-    values: dict[str, str]
+    values: dict[str, str | tuple[str, ...]]
     max_length: dict[str, int] = Key(default_factory=dict)
+    defaults: dict[str, str] = Key(default_factory=dict)
     each: str = ""
     parent: str = ""
     parent_link: str = ""
+    role: str = ""
 
 
 class _TableRow(_Row):
@@ -308,8 +333,11 @@ class _File(_Row):
 # ---------------------------------------------------------------- from the file to the map
 
 
-def load_field_map(path: Path) -> FieldMap:
-    """Read the map. Raises SettingsError, one line per problem: file, line, row, what is wrong, what is accepted."""
+def load_field_map(path: Path, only_currency: str = "") -> FieldMap:
+    """Read the map. Raises SettingsError, one line per problem: file, line, row, what is wrong, what is accepted.
+
+    `only_currency`: the ISO code of the one currency of a CRM that keeps amounts without one.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         raw = tomllib.loads(text)
@@ -328,19 +356,29 @@ def load_field_map(path: Path) -> FieldMap:
         raise SettingsError(
             [f"{path}, line {_line(lines, place)}: {_row(raw, place)}: {what}" for place, what in errors]
         )
-    return _built(file)
+    return _built(file, only_currency)
 
 
-def _built(file: _File) -> FieldMap:
+@dataclass(frozen=True)
+class _Whole:
+    """What a row depends on besides itself."""
+
+    mark: str
+    lost_reason: str
+    only_currency: str
+
+
+def _built(file: _File, only_currency: str) -> FieldMap:
     mark = CHECK_MARK if file.switches.check_mark_in_name else ""
+    whole = _Whole(mark, file.referral.lost_reason, only_currency)
     return FieldMap(
-        tables={name: _table(name, row, mark, file.referral.lost_reason) for name, row in file.tables.items()},
+        tables={name: _table(name, row, whole) for name, row in file.tables.items()},
         leads=file.scope.leads,
         new_referral=NewReferral(file.referral.qualification, file.referral.attributes),
     )
 
 
-def _table(name: str, row: _TableRow, mark: str, lost_reason: str) -> TableMap:
+def _table(name: str, row: _TableRow, whole: _Whole) -> TableMap:
     states = tuple(CrmState(state.state, state.read, state.write, state.reason) for state in row.states)
     return TableMap(
         table=name,
@@ -348,7 +386,9 @@ def _table(name: str, row: _TableRow, mark: str, lost_reason: str) -> TableMap:
             Field(
                 name=field.name,
                 label=field.label or field.crm or field.name,
-                lens=Lifecycle(states, lost_reason) if field.type == "lifecycle" else _LENSES[field.type](field, mark),
+                lens=Lifecycle(states, whole.lost_reason)
+                if field.type == "lifecycle"
+                else _LENSES[field.type](field, whole),
                 to_crm=field.to_crm,
                 to_partner_center=field.to_partner_center,
                 copy=field.copy_,
@@ -364,23 +404,32 @@ def _table(name: str, row: _TableRow, mark: str, lost_reason: str) -> TableMap:
     )
 
 
-_LENSES: dict[str, Callable[[_FieldRow, str], Lens]] = {
-    "text": lambda row, mark: Text(
-        row.partner_center, row.crm, row.max_length, row.marked, mark if row.marked else "", row.default
+_LENSES: dict[str, Callable[[_FieldRow, _Whole], Lens]] = {
+    "text": lambda row, whole: Text(
+        row.partner_center,
+        row.crm,
+        row.max_length,
+        row.marked,
+        whole.mark if row.marked else "",
+        row.default,
+        row.line,
     ),
     "country": lambda row, _: Country(row.partner_center, row.crm),
-    "money": lambda row, _: Money(
-        row.partner_center, row.partner_center_currency, row.crm, row.crm_currency, row.places
+    "money": lambda row, whole: Money(
+        row.partner_center, row.partner_center_currency, row.crm, row.crm_currency, row.places, whole.only_currency
     ),
-    "date": lambda row, _: Date(row.partner_center, row.crm),
+    "date": lambda row, _: Date(row.partner_center, row.crm, row.default_days),
     "choice": lambda row, _: Choice(row.partner_center, row.crm, tuple(row.values.items()), row.empty),
     "flag": lambda row, _: Flag(row.partner_center, row.crm, row.latch),
-    "person": lambda row, _: Person(
-        row.partner_center, tuple((key, row.parts[key]) for key in PERSON_KEYS if key in row.parts)
-    ),
+    "person": lambda row, _: Person(row.partner_center, _in_order(row.parts)),
+    "people": lambda row, _: People(row.partner_center, tuple(map(_in_order, row.people))),
     "solutions": lambda row, _: Solutions(row.partner_center, row.crm, row.max_length),
     "summary": lambda row, _: Summary(row.partner_center, row.crm, row.template, row.max_length),
 }
+
+
+def _in_order(parts: Parts) -> tuple[tuple[str, str], ...]:
+    return tuple((key, column) for key in PERSON_KEYS for name, column in parts.items() if name == key)
 
 
 # ---------------------------------------------------------------- what is wrong, and where

@@ -36,13 +36,15 @@ class Record:
     """A CRM record as read.
 
     `values` holds the mapped columns by the names the field map uses; `parentaccountid.name` is column `name` of the
-    related row. `version` is the CRM's own version tag, compared for equality only. `modified` is the CRM's clock.
+    related row, and a list where there are many. `version` is opaque, compared for equality only. `modified` is the
+    CRM's clock. `unreadable`: mapped columns that the CRM does not show us, and what a person does about each.
     """
 
     ref: RecordRef
     version: str
     values: Mapping[str, Any]
     modified: datetime | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.settings import (
     CrmChoice,
     Dynamics365Settings,
     Group,
     PartnerCenterSettings,
+    SalesforceSettings,
     StorageSettings,
     load,
 )
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from shared.mapping import FieldMap
     from shared.model import Referral
     from shared.remote.auth import EntraTokens, TokenSource
-    from shared.remote.crm import Crm
+    from shared.remote.crm import Crm, TableShape
     from shared.remote.dialect import Dialect
     from shared.remote.http import Remote
     from shared.remote.partner_center import PartnerCenter
@@ -132,18 +133,15 @@ class Services:
 
     @cached_property
     def crm(self) -> Crm:
-        from shared.errors import SettingsError
-
-        choice = self.settings(CrmChoice).crm
-        if choice == "dynamics365":
-            return self._dynamics365()
-        raise SettingsError([f"CRM={choice}: this version speaks to dynamics365 only"])
+        connect = {"dynamics365": self._dynamics365, "salesforce": self._salesforce}
+        return connect[self.settings(CrmChoice).crm]()
 
     @cached_property
     def field_map(self) -> FieldMap:
         from shared.mapping import load_field_map
 
-        return load_field_map(self.settings(CrmChoice).field_map)
+        choice = self.settings(CrmChoice)
+        return load_field_map(choice.field_map, choice.only_currency)
 
     def referral_link(self, referral: Referral) -> str:
         """Return the address at which a person finds the referral in Partner Center."""
@@ -188,8 +186,30 @@ class Services:
             )
         else:
             user = ManagedIdentity(scope, settings.client_id, clock=self.clock)
-        shapes = {name: table.shape for name, table in self.field_map.tables.items()}
-        return Dataverse(self._remote("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), shapes)
+        return Dataverse(self._remote("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), self._shapes)
+
+    def _salesforce(self) -> Crm:
+        from shared.remote.salesforce import API_PATH, Salesforce
+        from shared.remote.salesforce_errors import DIALECT
+        from shared.remote.salesforce_limits import DailyBudget
+        from shared.remote.salesforce_sign_in import OAUTH, SalesforceSignIn, client_credentials, jwt_bearer
+
+        settings = self.settings(SalesforceSettings)
+        if settings.client_secret:
+            grant = client_credentials(settings.client_id, settings.client_secret.get_secret_value())
+        else:
+            key = settings.private_key.get_secret_value() if settings.private_key else ""
+            grant = jwt_bearer(settings.client_id, settings.username or "", key, settings.login_host, self.clock)
+        org = self._remote("Salesforce sign-in", settings.url, None, OAUTH)
+        user = SalesforceSignIn(org, grant, settings.api_version, clock=self.clock)
+        url = f"{settings.url}/{API_PATH}/{settings.api_version}"
+        budget = DailyBudget(settings.api_reserve)
+        remote = self._remote("Salesforce", url, user, DIALECT, pause_after=budget)
+        return Salesforce(remote, self._shapes, user_id=lambda: user.user_id, clock=self.clock)
+
+    @property
+    def _shapes(self) -> Mapping[str, TableShape]:
+        return {name: table.shape for name, table in self.field_map.tables.items()}
 
     def _entra(self, authority: str, tenant_id: str, client_id: str, client_secret: str) -> EntraTokens:
         from shared.remote.auth import ENTRA, EntraTokens
@@ -197,10 +217,12 @@ class Services:
         entra = self._remote("Entra ID", authority, None, ENTRA)
         return EntraTokens(entra, tenant_id, client_id, client_secret, clock=self.clock)
 
-    def _remote(self, name: str, url: str, user: TokenSource | None, dialect: Dialect) -> Remote:
+    def _remote(self, name: str, url: str, user: TokenSource | None, dialect: Dialect, **options: Any) -> Remote:
         from shared.remote.http import Remote
 
-        return Remote(name, url, user, dialect=dialect, session=self.session, clock=self.clock, sleep=self._sleep)
+        return Remote(
+            name, url, user, dialect=dialect, session=self.session, clock=self.clock, sleep=self._sleep, **options
+        )
 
 
 @lru_cache(maxsize=1)

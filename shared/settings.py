@@ -27,6 +27,17 @@ def _list(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _lines(value: str) -> str:
+    """Portals and templates keep a value in one line."""
+    return value.replace("\\n", "\n")
+
+
+def _known_crm(value: str) -> str:
+    if value not in CRM_SETTINGS:
+        raise ValueError(f"{value} is none of those this version speaks to")
+    return value
+
+
 def _azurite(value: str) -> str:
     """Expand the shorthand that Core Tools know and the storage packages do not all know."""
     return AZURITE if value.strip().rstrip(";").casefold() == "usedevelopmentstorage=true" else value
@@ -215,10 +226,75 @@ class Dynamics365Settings(Group):
         return self
 
 
+class SalesforceSettings(Group):
+    """Salesforce: the org, and an app that signs in to it as an integration user."""
+
+    url: Https = Field(
+        ..., alias="SALESFORCE_URL", description="the org's My Domain address, https://<domain>.my.salesforce.com"
+    )
+    client_id: str = Field(..., alias="SALESFORCE_CLIENT_ID", description="the Consumer Key of the External Client App")
+    client_secret: SecretStr | None = Field(
+        None,
+        alias="SALESFORCE_CLIENT_SECRET",
+        description="its Consumer Secret (client credentials flow); set it, or private key and username",
+    )
+    private_key: Annotated[SecretStr, BeforeValidator(_lines)] | None = Field(
+        None,
+        alias="SALESFORCE_PRIVATE_KEY",
+        description="the PEM private key of the certificate uploaded to the app (JWT bearer flow); \\n for line ends",
+    )
+    username: str | None = Field(
+        None, alias="SALESFORCE_USERNAME", description="with the private key: the integration user's username"
+    )
+    audience: Https | None = Field(
+        None,
+        alias="SALESFORCE_AUDIENCE",
+        description="with the private key: the login host; unset: https://test.salesforce.com for a sandbox address, "
+        "else https://login.salesforce.com",
+    )
+    api_version: str = Field(
+        "v67.0", alias="SALESFORCE_API_VERSION", pattern=r"^v\d+\.0$", description="an API version the org offers"
+    )
+    api_reserve: int = Field(
+        10,
+        alias="SALESFORCE_API_RESERVE",
+        ge=0,
+        le=90,
+        description="percent of the org's daily API requests that are left to people and other apps, 0 to 90",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if not (self.client_secret or (self.private_key and self.username)):
+            raise ValueError(
+                "SALESFORCE_CLIENT_SECRET is missing: set the app's Consumer Secret (External Client App, Settings, "
+                "OAuth Settings), or SALESFORCE_PRIVATE_KEY and SALESFORCE_USERNAME"
+            )
+        return self
+
+    @property
+    def login_host(self) -> str:
+        """The audience of a signed assertion."""
+        sandbox = ".sandbox.my.salesforce.com" in self.url
+        return self.audience or f"https://{'test' if sandbox else 'login'}.salesforce.com"
+
+
+CRM_SETTINGS: Mapping[str, type[Group]] = {"dynamics365": Dynamics365Settings, "salesforce": SalesforceSettings}
+"""What the setting CRM may be, and the settings that each needs."""
+
+
 class CrmChoice(Group):
     """Which CRM, and how it maps."""
 
-    crm: Literal["dynamics365", "salesforce"] = Field(..., alias="CRM", description="dynamics365 or salesforce")
+    crm: Annotated[str, BeforeValidator(_known_crm)] = Field(
+        ..., alias="CRM", description=" or ".join(sorted(CRM_SETTINGS))
+    )
+    only_currency: str = Field(
+        "",
+        alias="CRM_CURRENCY",
+        pattern="^[A-Z]{3}$",
+        description="if the CRM keeps no currency with an amount (a Salesforce org with one currency): its ISO code",
+    )
     mapping_file: Path | None = Field(
         None, alias="MAPPING_FILE", description="path of the field map; unset: the shipped mappings/<CRM>.toml"
     )
@@ -272,8 +348,8 @@ def all_problems(environ: Mapping[str, str] | None = None) -> list[str]:
         PartnerCenterSettings,
         CrmChoice,
     ]
-    if (os.environ if environ is None else environ).get("CRM") == "dynamics365":
-        groups.append(Dynamics365Settings)
+    chosen = CRM_SETTINGS.get((os.environ if environ is None else environ).get("CRM", ""))
+    groups += [chosen] if chosen else []
     problems: list[str] = []
     for group in groups:
         try:

@@ -17,7 +17,8 @@ def problems(environ: Mapping[str, str] | None = None) -> list[str]:
     """Return every problem of the settings and of the field map, in words."""
     found = all_problems(environ)
     try:
-        load_field_map(load(CrmChoice, environ).field_map)
+        choice = load(CrmChoice, environ)
+        load_field_map(choice.field_map, choice.only_currency)
     except SettingsError as wrong:
         found += [problem for problem in wrong.problems if problem not in found]
     return found

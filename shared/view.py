@@ -5,8 +5,8 @@ A side that nobody reported changed is not read but stands at its base.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from dataclasses import field as member
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -90,18 +90,25 @@ class View:
 
     def refresh(self) -> None:
         """Take the canonical values anew from what was read."""
-        self.unreadable = {}
-        self.partner_center = self.partner_center_of(self.table)
-        self.crm = {field.name: self._crm(field) for field in self.table.fields}
+        self.unreadable = self._closed()
+        closed = frozenset(self.unreadable)
+        self.partner_center = self.partner_center_of(self.table, closed)
+        self.crm = {
+            field.name: self._base(field)[1] if field.name in closed else self._crm(field)
+            for field in self.table.fields
+        }
 
-    def partner_center_of(self, table: TableMap) -> dict[str, Value]:
-        """Return Partner Center's values as this table's fields see them."""
-        return {field.name: self._partner_center(field) for field in table.fields}
+    def partner_center_of(self, table: TableMap, closed: frozenset[str] = frozenset()) -> dict[str, Value]:
+        """Return Partner Center's values as this table's fields see them; `closed` fields stand at their base."""
+        return {
+            field.name: self._base(field)[0] if field.name in closed else self._partner_center(field)
+            for field in table.fields
+        }
 
     def wrote_record(self, record: Record) -> None:
         """Take over what a write brought back; it may lack columns of related rows, which a write does not change."""
         known = self.record.values if self.record else {}
-        self.record = Record(record.ref, record.version, {**known, **record.values}, record.modified)
+        self.record = replace(record, values={**known, **record.values})
         self.refresh()
 
     def deal(self) -> Deal:
@@ -188,10 +195,22 @@ class View:
         if self.record and not link.audit_text:
             link.audit_text = str(self.system_value(self.table.columns.audit) or "")
 
+    def _closed(self) -> dict[str, Problem]:
+        """The fields that the CRM does not let us read: named, and left alone on both sides until it does."""
+        why = self.record.unreadable if self.record else {}
+        return {
+            field.name: Problem(field.label, f"{column} may not be read", why[column])
+            for field in self.table.fields
+            for column in field.lens.columns
+            if column in why
+        }
+
+    def _base(self, field: Field) -> Sequence[Value]:
+        return self.link.base.get(field.name) or (field.lens.read_partner_center({}), field.lens.read_crm({}))
+
     def _partner_center(self, field: Field) -> Value:
         """A field's value by whose copy holds it; what was not read stands at its base."""
-        base = self.link.base.get(field.name)
-        before = base[0] if base else field.lens.read_partner_center({})
+        before = self._base(field)[0]
         own = self._read_of(self.own, field, before)
         theirs = self._read_of(self.microsoft, field, before)
         if field.copy == "own":
@@ -218,8 +237,7 @@ class View:
 
     def _crm(self, field: Field) -> Value:
         """A field's value. What came back with a write may lack columns of related rows: those stand at the base."""
-        base = self.link.base.get(field.name)
-        before = base[1] if base else field.lens.read_crm({})
+        base, before = self.link.base.get(field.name), self._base(field)[1]
         columns = field.lens.columns
         values = self.record.values if self.record else {}
         read = {column: values[column] for column in columns if column in values}

@@ -61,11 +61,9 @@ class Work:
 
     def fail(self, refusal: Permanent) -> None:
         """Keep what a remote refused for a person to mend, under the name the field has in the CRM."""
-        labels = {
-            place: field.label
-            for field in self.view.table.fields
-            for place in (*field.lens.columns, *field.lens.pointers)
-        }
+        # Of two fields with one place (our team, and Microsoft's that is only shown) the one that is sent counts.
+        fields = sorted(self.view.table.fields, key=lambda field: bool(field.to_partner_center))
+        labels = {place: field.label for field in fields for place in (*field.lens.columns, *field.lens.pointers)}
         # Partner Center names fields without the leading slash.
         named = labels.get(refusal.field) or labels.get(f"/{refusal.field}") if refusal.field else ""
         where = named or refusal.field or refusal.remote

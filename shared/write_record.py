@@ -5,16 +5,17 @@ Every write carries the line for the Audit field and the status with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.create import new_record
 from shared.decide import Change, Plan
-from shared.errors import NotFound, Permanent
+from shared.errors import Forbidden, NotFound, Permanent, Refused
 from shared.lenses import Value, shortened
 from shared.lifecycle import is_closed, is_writable
 from shared.mapping import TableMap
-from shared.model import Referral
+from shared.model import Record, Referral
+from shared.remote.crm import RelatedRow
 from shared.work import Work
 
 AUDIT_TEXT_LENGTH = 8_000
@@ -85,7 +86,17 @@ def update_record(work: Work, plan: Plan) -> None:
         return
     doing = "Updated from Partner Center: " + ", ".join(fields[name].label for name in plan.to_crm) if columns else ""
     writing = {name: plan.base[name] for name in plan.to_crm}
-    write_record(work, {**columns, **identity}, plan.to_crm, doing, writing)
+    try:
+        write_record(work, {**columns, **identity}, plan.to_crm, doing, writing)
+    except Permanent as refusal:
+        refused = next((name for name in plan.to_crm if refusal.field in fields[name].lens.columns), "")
+        if not refused:
+            raise
+        # What the CRM takes of the rest is written all the same.
+        work.fail(refusal)
+        del plan.to_crm[refused]
+        update_record(work, plan)
+        return
     if link.state != "tombstone":
         for name in plan.to_crm:
             link.base[name] = [plan.base[name][0], view.crm[name]]
@@ -141,15 +152,42 @@ def _create_in(work: Work, table: TableMap, own: Referral, more: Mapping[str, An
     related = [row for rows in table.related for row in rows.rows(own.document)]
     created = {column: [None, value] for column, value in new.values.items()}
     work.started("crm", f"create {table.table}", created)
-    record, is_new = work.services.crm.create(table.table, own.id, columns, related)
+    record, is_new = _created(work, table, own, columns, related, created)
     link.record = record.ref
     if is_new:
         _remember_shown(work, columns)
+    else:
+        link.audit_text = str(record.values.get(table.columns.audit) or "")  # what is written there goes on
     view.record = None
     view.wrote_record(record)
     view.agree_on_base()
     operation = f"create {table.table}" if is_new else f"adopt {table.table}"
     work.done("crm", operation, created if is_new else {}, after=record.version)
+
+
+def _created(
+    work: Work,
+    table: TableMap,
+    own: Referral,
+    columns: dict[str, Any],
+    related: Sequence[RelatedRow],
+    mapped: dict[str, list[Any]],
+) -> tuple[Record, bool]:
+    """Create the record; a field that the CRM refuses is left out, so that the deal arrives.
+
+    Deciding then finds that field to differ, and writing it tells what is wrong with it.
+    """
+    while True:
+        try:
+            return work.services.crm.create(table.table, own.id, columns, related)
+        except (Refused, Forbidden) as refusal:
+            fields = (field.lens.columns for field in table.fields if refusal.field in field.lens.columns)
+            # All of it: an amount without its currency would be another amount.
+            left_out = [column for of_field in fields for column in of_field if column in mapped]
+            if not left_out:
+                raise
+            for column in left_out:
+                del columns[column], mapped[column]
 
 
 # ---------------------------------------------------------------- what the CRM shows

@@ -34,7 +34,9 @@ def create_referral(work: Work) -> bool:
         work.note("the record is closed; no referral is created")
     else:
         new = new_referral(work.services.field_map, table, view.crm)
-        work.problems = new.problems
+        # Of a field that cannot be read it is no news that it is empty.
+        closed = {problem.label: problem for problem in view.unreadable.values()}
+        work.problems = [*closed.values(), *(each for each in new.problems if each.label not in closed)]
         if not new.problems:
             _take(work, _found_after_crash(work) or _post(work, new.document))
             link.intent = Intent("invite_microsoft", work.services.clock()) if new.help else None

@@ -33,7 +33,8 @@ class RelatedRow:
 
     `link`: the record's lookup column. `match`: columns and values that identify it (text compares without case);
     `values`: what a new row gets. `parent`: the link of another related row that a new row belongs to through its own
-    lookup `parent_link` (a contact's account).
+    lookup `parent_link` (a contact's account). `role`: the table whose rows join further ones to the record, where the
+    CRM has one; the first is joined by `link`.
     """
 
     table: str
@@ -42,6 +43,7 @@ class RelatedRow:
     values: Mapping[str, Any]
     parent: str = ""
     parent_link: str = ""
+    role: str = ""
 
 
 class Crm(Protocol):
@@ -49,8 +51,14 @@ class Crm(Protocol):
 
     name: str
 
+    def record_named(self, table: str, text: str) -> RecordRef | None:
+        """Return the record that a text names which somebody entered in Partner Center, None when it can be no id.
+
+        Asks nobody, so there need not be such a record.
+        """
+
     def read(self, ref: RecordRef) -> Record:
-        """Return the record with every column of its shape. Raises NotFound."""
+        """Return the record with every column of its shape, or why one may not be read. Raises NotFound."""
 
     def find_by_referral(self, table: str, referral_id: str) -> Record | None:
         """Return the record that carries this referral id, or None."""
@@ -75,7 +83,7 @@ class Crm(Protocol):
         """Return the opportunity a person made of this lead, or None."""
 
     def changes(self, table: str, cursor: str | None) -> Iterator[ChangePage]:
-        """Yield what changed in the table since `cursor` (None: everything there is), page by page.
+        """Yield what changed in the table since `cursor` (None: everything that is shared, at least), page by page.
 
         Only the last page carries the next cursor. An expired cursor starts over by itself.
         """

@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 from shared.errors import NotFound, Refused, VersionConflict
-from shared.model import ChangePage, Record, RecordRef
+from shared.model import GUID, ChangePage, Record, RecordRef
 from shared.remote.crm import RelatedRow, TableShape
 from shared.remote.dataverse_changes import ChangeFeed
 from shared.remote.dataverse_errors import DUPLICATES, OPPORTUNITY_ALREADY_CLOSED, STATE_IN_PLACE
@@ -67,6 +67,10 @@ class Dataverse:
         self._remote = remote
         self._shapes = shapes
         self._rows = Rows(remote)
+
+    def record_named(self, table: str, text: str) -> RecordRef | None:
+        record_id = text.strip().lower()
+        return RecordRef(table, record_id) if GUID.fullmatch(record_id) else None
 
     def read(self, ref: RecordRef) -> Record:
         return self._record(ref.table, self._get(address(ref.table, ref.id), ref.table))

@@ -29,19 +29,22 @@ LONGEST_PAUSE_S = 3600.0
 
 @dataclass(frozen=True)
 class Complaint:
-    """What a remote's error body says. `field`: the column or JSON path it names, if it does."""
+    """What a remote's error body says. What it does not say is ""; shared.errors.RemoteError tells what each means."""
 
     code: str = ""
     message: str = ""
     field: str = ""
+    existing: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """The error to raise and, where a person must act, what to do."""
+    """The error to raise and, where a person must act, what to do. `pause_s`: to wait, if the answer does not say."""
 
     error: type[RemoteError]
     next_step: str = ""
+    pause_s: float | None = None
 
 
 def _text(body: Mapping[str, Any], *names: str) -> str:
@@ -65,11 +68,19 @@ def any_error(body: Any) -> Complaint:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one system words things. `codes` (lower case) goes before `statuses`, and both before the common table."""
+    """How one system words things. `codes` (lower case) goes before `statuses`, and both before the common table.
+
+    A code that means different things by HTTP status has a row for that status too: `code:404`.
+
+    `passing`: codes after which the same call, sent again in a moment, may succeed; nothing was executed.
+    `failure_within` finds the failure that a 2xx answer carries, where a system sends several calls in one.
+    """
 
     read_error: Callable[[Any], Complaint] = any_error
     codes: Mapping[str, Meaning] = field(default_factory=dict)
     statuses: Mapping[int, Meaning] = field(default_factory=dict)
+    passing: frozenset[str] = frozenset()
+    failure_within: Callable[[requests.Response], requests.Response | None] = lambda _: None
     request_id_header: str = "x-ms-client-request-id"
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -134,9 +145,11 @@ def error_of(
     """Return the error that this answer to `call` (method and path) stands for."""
     status = response.status_code
     said = _complaint(response, dialect)
-    meaning = dialect.codes.get(said.code.lower()) or dialect.statuses.get(status) or _common_meaning(response)
+    code = said.code.lower()
+    by_code = dialect.codes.get(f"{code}:{status}") or dialect.codes.get(code)
+    meaning = by_code or dialect.statuses.get(status) or _common_meaning(response)
     words = said.message or (
-        "it redirects: check the address in the settings" if 300 <= status < 400 else response.reason
+        "it redirects: check the address in the settings" if 300 < status < 400 else response.reason
     )
     message = f"{remote} answered {status} to {call}: {words}"
     details: dict[str, Any] = {
@@ -145,10 +158,13 @@ def error_of(
         "code": said.code,
         "request_id": id_,
         "field": said.field,
+        "existing": said.existing,
+        "part": said.part,
     }
     if issubclass(meaning.error, Permanent):
         return meaning.error(message, next_step=meaning.next_step, **details)
     if issubclass(meaning.error, Retryable):
         message = f"{message}. Next step: {meaning.next_step}" if meaning.next_step else message
-        return meaning.error(message, retry_after_s=retry_after_s(response, now), **details)
+        asked_s = retry_after_s(response, now)
+        return meaning.error(message, retry_after_s=meaning.pause_s if asked_s is None else asked_s, **details)
     return meaning.error(message, **details)

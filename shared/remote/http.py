@@ -83,6 +83,14 @@ def pooled_session() -> requests.Session:
     return session
 
 
+@dataclass(frozen=True)
+class Pause:
+    """How long a remote is left alone, and why in words."""
+
+    seconds: float
+    why: str
+
+
 # Without a repr: query and body hold personal data.
 @dataclass(frozen=True, repr=False)
 class _Call:
@@ -101,7 +109,8 @@ class _Call:
 class Remote:
     """One outside system, safe to share between threads.
 
-    `name` is how errors and logs call it. Without a `token_source` calls go out unsigned.
+    `name` is how errors and logs call it. Without a `token_source` calls go out unsigned. `pause_after` looks at each
+    answer and may ask that the remote be left alone.
     """
 
     def __init__(
@@ -115,6 +124,7 @@ class Remote:
         clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
         timeout_s: tuple[float, float] = (5, 30),
+        pause_after: Callable[[requests.Response], Pause | None] = lambda _: None,
     ) -> None:
         self.name = name
         self.base_url = base_url.rstrip("/")
@@ -124,7 +134,9 @@ class Remote:
         self._clock = clock
         self._sleep = sleep
         self._timeout_s = timeout_s
+        self._pause_after = pause_after
         self._not_before: datetime | None = None
+        self._why_paused = ""
 
     def request(
         self,
@@ -159,14 +171,15 @@ class Remote:
         retrying = Retrying(
             stop=stop_after_attempt(1 if create else ATTEMPTS) | stop_before_delay(TOTAL_S),
             wait=_wait_s,
-            retry=retry_if_exception(lambda error: _passes_soon(error, method)),
+            retry=retry_if_exception(lambda error: _passes_soon(error, method, self._dialect.passing)),
             sleep=self._sleep,
             reraise=True,
         )
         try:
             return retrying(self._attempt, call)
         except Throttled as throttled:
-            self._pause(throttled.retry_after_s)
+            seconds = UNNAMED_PAUSE_S if throttled.retry_after_s is None else throttled.retry_after_s
+            self._pause(Pause(seconds, "it asked for a pause"))
             raise
 
     def json(self, method: str, path_or_url: str, *, create: bool = False, **options: Any) -> Any:
@@ -193,21 +206,27 @@ class Remote:
     def _respect_pause(self) -> None:
         until = self._not_before
         if until is not None and (left_s := (until - self._clock()).total_seconds()) > 0:
-            message = f"{self.name} asked for a pause: it is not called for another {left_s:.0f} s"
+            message = f"{self.name} is not called for another {left_s:.0f} s: {self._why_paused}"
             raise Throttled(message, retry_after_s=left_s, remote=self.name)
 
-    def _pause(self, seconds: float | None) -> None:
-        until = self._clock() + timedelta(seconds=UNNAMED_PAUSE_S if seconds is None else seconds)
-        self._not_before = max(until, self._not_before or until)
+    def _pause(self, pause: Pause) -> None:
+        until = self._clock() + timedelta(seconds=pause.seconds)
+        if self._not_before is None or until >= self._not_before:
+            self._not_before, self._why_paused = until, pause.why
 
     def _attempt(self, call: _Call) -> requests.Response:
         response = self._send(call)
         if response.status_code == 401 and self._token_source:
             response = self._send(call, fresh_token=True)
+        if pause := self._pause_after(response):
+            self._pause(pause)
         if not 200 <= response.status_code < 300:
             raise self._failure(call, response)
         if response.content:
             self._insist_on_json(call, response)
+        failed = self._dialect.failure_within(response)
+        if failed is not None:
+            raise self._failure(call, failed)
         return response
 
     def _send(self, call: _Call, *, fresh_token: bool = False) -> requests.Response:
@@ -285,11 +304,12 @@ def _body(json: Any, data: Mapping[str, str] | bytes | None) -> tuple[bytes | No
     return data, {}
 
 
-def _passes_soon(error: BaseException, method: str) -> bool:
+def _passes_soon(error: BaseException, method: str, passing: frozenset[str]) -> bool:
     if isinstance(error, Throttled):
         return error.retry_after_s is not None and error.retry_after_s <= SHORT_PAUSE_S
     if isinstance(error, Unavailable):
-        return error.status in PASSING_STATUSES or (error.status == 500 and method in READS)
+        passes = error.status in PASSING_STATUSES or error.code.lower() in passing
+        return passes or (error.status == 500 and method in READS)
     return False
 
 

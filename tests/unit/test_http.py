@@ -28,8 +28,8 @@ from local.simulators.base import (
     json_response,
 )
 from shared import errors
-from shared.remote.dialect import Dialect, any_error
-from shared.remote.http import ATTEMPTS, Remote, json_text
+from shared.remote.dialect import Dialect, Meaning, any_error
+from shared.remote.http import ATTEMPTS, Pause, Remote, json_text
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 BASE = "https://api.example/v1"
@@ -71,7 +71,7 @@ class Tokens:
 class Bench:
     """A remote in front of the simulated API; sleeping moves the clock."""
 
-    def __init__(self, dialect: Dialect | None = None) -> None:
+    def __init__(self, dialect: Dialect | None = None, **options: Any) -> None:
         self.clock = Clock(frozen_at=START)
         self.api = Things(self.clock)
         self.tokens = Tokens()
@@ -79,7 +79,14 @@ class Bench:
         session = requests.Session()
         session.mount("https://api.example", InProcessAdapter(self.api))
         self.remote = Remote(
-            "Things", BASE, self.tokens, dialect=dialect, session=session, clock=self.clock.now, sleep=self.sleep
+            "Things",
+            BASE,
+            self.tokens,
+            dialect=dialect,
+            session=session,
+            clock=self.clock.now,
+            sleep=self.sleep,
+            **options,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -356,6 +363,58 @@ def test_a_short_pause_is_waited_for_within_the_call(bench: Bench) -> None:
 
     assert answer == {"executed": 1}
     assert bench.slept == [2]
+
+
+def test_an_answer_may_ask_for_a_pause_although_all_went_well() -> None:
+    bench = Bench(pause_after=lambda _: Pause(60, "the rest is for others"))
+
+    answer = bench.remote.json("GET", "things")
+    with pytest.raises(errors.Throttled, match="not called for another 60 s: the rest is for others") as raised:
+        bench.remote.json("GET", "things")
+
+    assert answer == {"executed": 1}
+    assert raised.value.retry_after_s == 60
+
+
+def test_a_code_that_passes_is_tried_again_in_a_moment_whatever_its_status() -> None:
+    bench = Bench(Dialect(codes={"locked": Meaning(errors.Unavailable)}, passing=frozenset({"locked"})))
+    bench.api.faults.add("status", status=400, body={"error": {"code": "Locked"}}, times=2)
+
+    assert bench.remote.json("PATCH", "things") == {"executed": 1}
+
+
+def test_a_code_may_mean_another_thing_with_another_status() -> None:
+    gone, bad = Meaning(errors.NotFound), Meaning(errors.Refused, "choose another one")
+    bench = Bench(Dialect(codes={"unknown_id:404": gone, "unknown_id": bad}))
+    for status in (404, 400):
+        bench.api.faults.add("status", status=status, body={"error": {"code": "Unknown_Id"}})
+
+    with pytest.raises(errors.NotFound):
+        bench.remote.request("GET", "things")
+    with pytest.raises(errors.Refused):
+        bench.remote.request("GET", "things")
+
+
+def test_a_meaning_may_say_how_long_to_wait_where_the_answer_does_not() -> None:
+    bench = Bench(Dialect(codes={"full": Meaning(errors.Throttled, pause_s=900)}))
+    bench.api.faults.add("status", status=403, body={"error": {"code": "full"}})
+
+    with pytest.raises(errors.Throttled) as raised:
+        bench.remote.request("GET", "things")
+
+    assert raised.value.retry_after_s == 900
+
+
+def test_a_failure_within_an_answer_is_a_failure() -> None:
+    def failed_part(_: requests.Response) -> requests.Response:
+        part = requests.Response()
+        part.status_code, part._content = 412, b'{"error": {"code": "stale", "message": "it moved"}}'
+        return part
+
+    bench = Bench(Dialect(failure_within=failed_part))
+
+    with pytest.raises(errors.VersionConflict, match="it moved"):
+        bench.remote.request("PATCH", "things")
 
 
 def test_a_long_pause_is_left_to_the_caller_and_kept_by_everyone_in_the_process(bench: Bench) -> None:

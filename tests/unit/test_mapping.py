@@ -14,6 +14,7 @@ from shared.referral_paths import closest_path
 from shared.settings import ROOT
 
 SHIPPED = ROOT / "mappings" / "dynamics365.toml"
+SALESFORCE = ROOT / "mappings" / "salesforce.toml"
 
 
 def problems_of(tmp_path: Path, text: str) -> list[str]:
@@ -84,6 +85,100 @@ def test_the_documented_fields_go_where_the_connector_took_them(
     ]
 
     assert [(row.to_crm, row.to_partner_center) for row in rows] == [(into_crm, to_partner_center)]
+
+
+@pytest.mark.parametrize(
+    ("table", "pointer", "column", "into_crm", "to_partner_center"),
+    [
+        ("Opportunity", "/name", "Name", {"create", "update"}, {"create"}),
+        ("Opportunity", "/details/dealValue", "Amount", {"create", "update"}, {"create", "update"}),
+        ("Opportunity", "/details/currency", "CurrencyIsoCode", {"create", "update"}, {"create", "update"}),
+        ("Opportunity", "/details/closingDateTime", "CloseDate", {"create", "update"}, {"create", "update"}),
+        ("Opportunity", "/details/notes", "Description", {"create", "update"}, {"create", "update"}),
+        ("Opportunity", "/status", "StageName", {"create", "update"}, {"create", "update"}),
+        ("Opportunity", CONSENT, "Referral_Visibility__c", {"create", "update"}, {"create", "update"}),
+        ("Opportunity", ASSISTANCE, "How_can_Microsoft_help__c", {"create"}, {"create"}),
+        (
+            "Opportunity",
+            "/customerProfile/team",
+            "OpportunityContactRoles.Contact.Email",
+            set(),
+            {"create", "update"},
+        ),
+        ("Opportunity", "/team", "Owner.Email", set(), {"create", "update"}),
+        ("Opportunity", "/customerProfile/name", "Account.Name", set(), {"create"}),
+        ("Opportunity", "/customerProfile/address/country", "Account.BillingCountry", set(), {"create"}),
+        ("Opportunity", "/details/requirements/solutions", "Products__c", {"create", "update"}, {"create", "update"}),
+        ("Opportunity", "/externalReferenceId", "Id", set(), {"create", "update"}),
+        ("Opportunity", "/trackingInfo", "Microsoft_CRM_Identifier__c", {"create", "update"}, set()),
+        ("Opportunity", "/referralProgram", "Referral_Program__c", {"create", "update"}, set()),
+        ("Lead", "/customerProfile/name", "Company", {"create", "update"}, set()),
+        ("Lead", "/customerProfile/team/0/lastName", "LastName", {"create", "update"}, set()),
+        ("Lead", "/customerProfile/team/0/firstName", "FirstName", {"create", "update"}, set()),
+        ("Lead", "/customerProfile/team/0/email", "Email", {"create", "update"}, set()),
+        ("Lead", "/customerProfile/team/0/phoneNumber", "Phone", {"create", "update"}, set()),
+        ("Lead", "/status", "Status", {"create", "update"}, {"create", "update"}),
+    ],
+)
+def test_the_documented_fields_of_salesforce_go_where_the_connector_took_them(
+    table: str, pointer: str, column: str, into_crm: set[str], to_partner_center: set[str]
+) -> None:
+    fields = load_field_map(SALESFORCE).tables[table].fields
+
+    rows = [row for row in fields if pointer in row.lens.pointers and column in row.lens.columns]
+
+    assert [(row.to_crm, row.to_partner_center) for row in rows] == [(into_crm, to_partner_center)]
+
+
+def test_the_fields_of_microsofts_package_keep_their_names() -> None:
+    """https://learn.microsoft.com/partner-center/referrals/connector-salesforce"""
+    names = {
+        "Sync_with_Partner_Center__c",
+        "Referral_Identifier__c",
+        "Referral_Link__c",
+        "How_can_Microsoft_help__c",
+        "Products__c",
+        "Audit__c",
+    }
+
+    table = load_field_map(SALESFORCE).tables["Opportunity"]
+
+    assert names <= {*table.shape.columns, table.columns.referral_link}
+
+
+def test_a_crm_with_one_currency_needs_no_column_for_it() -> None:
+    table = load_field_map(SALESFORCE, only_currency="USD").tables["Opportunity"]
+
+    assert "CurrencyIsoCode" not in table.shape.columns
+    assert "Amount" in table.shape.columns
+
+
+def test_rows_below_a_deal_get_defaults_lines_and_roles() -> None:
+    document = {
+        "customerProfile": {
+            "name": "Contoso",
+            "address": {"addressLine1": "1 Example Way", "addressLine2": "Suite 5"},
+            "team": [{"firstName": "Sue", "email": "sue@contoso.example"}, {"email": "bo@contoso.example"}],
+        }
+    }
+
+    related = load_field_map(SALESFORCE).tables["Opportunity"].related
+    account, *contacts = [row for each in related for row in each.rows(document)]
+
+    assert account.values["BillingStreet"] == "1 Example Way\nSuite 5"
+    assert [(row.values["LastName"], row.link, row.role) for row in contacts] == [
+        ("(unknown)", "ContactId", "OpportunityContactRole"),
+        ("(unknown)", "", "OpportunityContactRole"),
+    ]
+
+
+def test_one_line_of_a_text_cannot_go_into_the_crm(tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    text = SALESFORCE.read_text(encoding="utf-8").replace("line = 1\n", 'line = 1\nto_crm = ["create"]\n')
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(SettingsError, match="one line of a text cannot go into the CRM"):
+        load_field_map(path)
 
 
 def test_every_help_option_has_its_code(shipped: FieldMap) -> None:

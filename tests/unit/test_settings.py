@@ -14,6 +14,7 @@ from shared.settings import (
     Group,
     PartnerCenterSettings,
     RegistrationSettings,
+    SalesforceSettings,
     StorageSettings,
     WebhookSettings,
     all_problems,
@@ -68,7 +69,11 @@ def problems(group: type[Group], environ: dict[str, str]) -> list[str]:
             ],
         ),
         (CrmChoice, {}, ["CRM is missing. Accepted: dynamics365 or salesforce"]),
-        (CrmChoice, {"CRM": "siebel"}, ["CRM is wrong: Input should be 'dynamics365' or 'salesforce'. Accepted: "]),
+        (
+            CrmChoice,
+            {"CRM": "siebel"},
+            ["CRM is wrong: siebel is none of those this version speaks to. Accepted: dynamics365 or salesforce"],
+        ),
         (Dynamics365Settings, {}, ["DYNAMICS365_URL is missing. Accepted: the environment's address"]),
         (Dynamics365Settings, {"DYNAMICS365_URL": "fabrikam"}, ["DYNAMICS365_URL is wrong: must begin"]),
         (
@@ -186,6 +191,65 @@ def test_an_own_map_takes_the_place_of_the_shipped_one() -> None:
     choice = load(CrmChoice, {"CRM": "dynamics365", "MAPPING_FILE": "/home/site/our.toml"})
 
     assert choice.field_map == Path("/home/site/our.toml")
+
+
+SALESFORCE = {
+    "SALESFORCE_URL": "https://fabrikam.my.salesforce.com",
+    "SALESFORCE_CLIENT_ID": "3MVG9",
+    "SALESFORCE_CLIENT_SECRET": "canary-salesforce",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"SALESFORCE_URL": ""}, "SALESFORCE_URL is missing. Accepted: the org's My Domain address"),
+        ({"SALESFORCE_CLIENT_ID": ""}, "SALESFORCE_CLIENT_ID is missing. Accepted: the Consumer Key"),
+        ({"SALESFORCE_CLIENT_SECRET": ""}, "SALESFORCE_CLIENT_SECRET is missing: set the app's Consumer Secret"),
+        (
+            {"SALESFORCE_CLIENT_SECRET": "", "SALESFORCE_PRIVATE_KEY": "key"},
+            "SALESFORCE_CLIENT_SECRET is missing: set the app's Consumer Secret",
+        ),
+        ({"SALESFORCE_API_VERSION": "67"}, "SALESFORCE_API_VERSION is wrong: String should match pattern"),
+        ({"SALESFORCE_API_RESERVE": "100"}, "SALESFORCE_API_RESERVE is wrong: Input should be less than or equal to"),
+    ],
+)
+def test_salesforce_settings_that_are_missing_or_wrong_are_named(changes: dict[str, str], problem: str) -> None:
+    (found,) = problems(SalesforceSettings, SALESFORCE | changes)
+
+    assert found.startswith(problem)
+
+
+def test_a_private_key_may_stand_in_one_line() -> None:
+    keys = {"SALESFORCE_PRIVATE_KEY": "-----BEGIN\\nkey", "SALESFORCE_USERNAME": "sync@fabrikam.example"}
+
+    settings = load(SalesforceSettings, SALESFORCE | {"SALESFORCE_CLIENT_SECRET": ""} | keys)
+
+    assert settings.private_key is not None
+    assert settings.private_key.get_secret_value() == "-----BEGIN\nkey"
+
+
+@pytest.mark.parametrize(
+    ("changes", "host"),
+    [
+        ({}, "https://login.salesforce.com"),
+        ({"SALESFORCE_URL": "https://fabrikam--uat.sandbox.my.salesforce.com"}, "https://test.salesforce.com"),
+        ({"SALESFORCE_AUDIENCE": "https://fabrikam.my.site.com/"}, "https://fabrikam.my.site.com"),
+    ],
+)
+def test_the_login_host_follows_from_the_address(changes: dict[str, str], host: str) -> None:
+    assert load(SalesforceSettings, SALESFORCE | changes).login_host == host
+
+
+def test_the_settings_of_the_chosen_crm_are_checked() -> None:
+    assert all_problems({**STORAGE, **PARTNER_CENTER, **SALESFORCE, "CRM": "salesforce"}) == []
+    (missing,) = all_problems({**STORAGE, **PARTNER_CENTER, **SALESFORCE, "CRM": "dynamics365"})
+    assert missing.startswith("DYNAMICS365_URL is missing")
+
+
+def test_the_only_currency_of_a_crm_is_an_iso_code() -> None:
+    assert load(CrmChoice, {"CRM": "salesforce", "CRM_CURRENCY": "USD"}).only_currency == "USD"
+    assert problems(CrmChoice, {"CRM": "salesforce", "CRM_CURRENCY": "dollars"})[0].startswith("CRM_CURRENCY is wrong")
 
 
 def test_addresses_lose_their_last_slash() -> None:

@@ -1,0 +1,212 @@
+"""Speaks the REST API of Salesforce: the Crm of shared.remote.crm.
+
+Never decides what to write. How things are written is in salesforce_rows.py, several calls in one request in
+salesforce_composite.py, accounts and contacts in salesforce_related.py, the change feed in salesforce_changes.py, what
+errors mean in salesforce_errors.py, signing in and limits in modules of their own.
+
+https://developer.salesforce.com/docs/platform/api-rest/guide/intro_rest.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from shared.errors import NotFound, OutcomeUnknown, Permanent, Refused
+from shared.model import ChangePage, Record, RecordRef
+from shared.remote.crm import RelatedRow, TableShape
+from shared.remote.http import Remote, utc_now
+from shared.remote.salesforce_changes import ChangeFeed
+from shared.remote.salesforce_composite import Part, query, send
+from shared.remote.salesforce_errors import INVALID_FIELD
+from shared.remote.salesforce_related import RelatedRows, write_headers
+from shared.remote.salesforce_rows import (
+    PREFIXES,
+    columns_of,
+    long_id,
+    select,
+    to_record,
+    unmodified_since,
+    where,
+)
+
+API_PATH = "services/data"
+"""With the version to be appended to the org's address."""
+
+READ, WRITE = "read", "write"
+FORGET_UNREADABLE = timedelta(minutes=15)
+"""How long a field that the org says is not there is left out of what is read: then an admin may have mended it."""
+
+T = TypeVar("T")
+
+
+class Salesforce:
+    """The opportunities and leads of one org. Safe to share between threads."""
+
+    name = "Salesforce"
+
+    def __init__(
+        self,
+        remote: Remote,
+        shapes: Mapping[str, TableShape],
+        *,
+        user_id: Callable[[], str] = lambda: "",
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`user_id` returns the id of the user we act as, "" where it is not known."""
+        self._remote = remote
+        self._shapes = shapes
+        self._user_id = user_id
+        self._clock = clock
+        self._related = RelatedRows(remote)
+        # Two deals of one new customer, on two threads, are to get one account.
+        self._one_at_a_time = Lock()
+        self._unreadable: dict[tuple[str, str], tuple[datetime, str]] = {}
+
+    def record_named(self, table: str, text: str) -> RecordRef | None:
+        record_id = long_id(text.strip())
+        return RecordRef(table, record_id) if record_id.startswith(PREFIXES.get(table, "")) and record_id else None
+
+    def read(self, ref: RecordRef) -> Record:
+        record = self._first(ref.table, where({"Id": ref.id}))
+        if record is None:
+            words = "does not exist, or the integration user may not see it"
+            raise NotFound(f"{self.name}: {ref} {words}", remote=self.name)
+        return record
+
+    def find_by_referral(self, table: str, referral_id: str) -> Record | None:
+        return self._first(table, where({self._shapes[table].referral_id: referral_id}))
+
+    def create(
+        self, table: str, referral_id: str, values: Mapping[str, Any], related: Sequence[RelatedRow] = ()
+    ) -> tuple[Record, bool]:
+        """Upsert by the external id on the referral id, with what the record refers to, all in one transaction.
+
+        https://developer.salesforce.com/docs/platform/api-rest/guide/dome-upsert.html
+        """
+        with self._one_at_a_time if related else nullcontext():
+            existing = self.find_by_referral(table, referral_id)
+            if existing:
+                return existing, False
+            try:
+                return self._create(table, referral_id, values, related)
+            except (OutcomeUnknown, Permanent) as failed:
+                # It may be there all the same: made by this very call, or by a run that was quicker.
+                if isinstance(failed, Permanent) and failed.part not in ("", WRITE):
+                    raise
+                existing = self.find_by_referral(table, referral_id)
+                if existing is None:
+                    raise
+                return existing, False
+
+    def update(self, ref: RecordRef, values: Mapping[str, Any], version: str) -> Record:
+        write = Part(
+            WRITE,
+            "PATCH",
+            f"sobjects/{ref.table}/{ref.id}",
+            values,
+            {**unmodified_since(version), **write_headers(ref.table)},
+        )
+
+        def ask(columns: Sequence[str]) -> Record | None:
+            soql = f"{select(ref.table, columns)} WHERE {where({'Id': ref.id})}"
+            return self._record_of(ref.table, columns, send(self._remote, [write, query(READ, soql)])[READ])
+
+        written = self._seeing(ref.table, ask)
+        if written is None:
+            raise NotFound(f"{self.name}: {ref} was written but may not be read", remote=self.name)
+        return written
+
+    def converted_to(self, lead: RecordRef) -> RecordRef | None:
+        soql = f"{select(lead.table, ['ConvertedOpportunityId'])} WHERE {where({'Id': lead.id})}"
+        rows = self._query(soql)["records"]
+        opportunity = rows[0]["ConvertedOpportunityId"] if rows else None
+        return RecordRef("Opportunity", opportunity) if opportunity else None
+
+    def changes(self, table: str, cursor: str | None) -> Iterator[ChangePage]:
+        shape = self._shapes[table]
+
+        def ask(columns: Sequence[str]) -> Iterator[ChangePage]:
+            def record(row: Mapping[str, Any]) -> Record:
+                return to_record(shape, columns, row, {}, self._user_id())
+
+            return ChangeFeed(self._remote, shape, columns, record, self._clock).since(cursor)
+
+        return self._seeing(table, ask)
+
+    # ------------------------------------------------------------ creating
+
+    def _create(
+        self, table: str, referral_id: str, values: Mapping[str, Any], related: Sequence[RelatedRow]
+    ) -> tuple[Record, bool]:
+        column = self._shapes[table].referral_id
+        body = {name: value for name, value in values.items() if name != column}
+        address = f"sobjects/{table}/{column}/{quote(referral_id, safe='')}"
+
+        def ask(columns: Sequence[str]) -> tuple[Record, bool]:
+            def parts(links: Mapping[str, str]) -> list[Part]:
+                return [Part(WRITE, "PATCH", address, {**body, **links}, write_headers(table, creating=True))]
+
+            soql = f"{select(table, columns)} WHERE {where({column: referral_id})}"
+            answers = self._related.make_with(table, related, parts, query(READ, soql))
+            record = self._record_of(table, columns, answers[READ])
+            if record is None:
+                raise NotFound(f"{self.name}: {table} {answers[WRITE]['id']} was made but may not be read")
+            return record, bool(answers[WRITE].get("created", True))
+
+        return self._seeing(table, ask)
+
+    # ------------------------------------------------------------ reading
+
+    def _first(self, table: str, condition: str) -> Record | None:
+        def ask(columns: Sequence[str]) -> Record | None:
+            soql = f"{select(table, columns)} WHERE {condition} ORDER BY CreatedDate ASC LIMIT 1"
+            return self._record_of(table, columns, self._query(soql))
+
+        return self._seeing(table, ask)
+
+    def _query(self, soql: str) -> Any:
+        return self._remote.json("GET", "query", params={"q": soql})
+
+    def _record_of(self, table: str, columns: Sequence[str], answer: Any) -> Record | None:
+        rows = answer["records"]
+        if not rows:
+            return None
+        return to_record(self._shapes[table], columns, rows[0], self._left_out(table), self._user_id())
+
+    def _seeing(self, table: str, ask: Callable[[Sequence[str]], T]) -> T:
+        """Ask for every mapped column; those that the org says are not there, for this user, are left out.
+
+        One field that somebody hid or deleted is no reason to stop all deals.
+        """
+        while True:
+            left_out = self._left_out(table)
+            columns = [column for column in columns_of(self._shapes[table]) if column not in left_out]
+            try:
+                return ask(columns)
+            except Refused as refused:
+                if (
+                    refused.code != INVALID_FIELD
+                    or refused.part == WRITE
+                    or not self._leave_out(table, columns, refused)
+                ):
+                    raise
+
+    def _left_out(self, table: str) -> dict[str, str]:
+        """Return the columns that cannot be read now, and what a person can do about each."""
+        now = self._clock()
+        return {column: why for (of, column), (until, why) in self._unreadable.items() if of == table and until > now}
+
+    def _leave_out(self, table: str, columns: Sequence[str], refused: Refused) -> bool:
+        """Remember the columns that an answer complained about. Returns whether there are any that can be spared."""
+        shape, named = self._shapes[table], refused.field.lower()
+        needed = {shape.referral_id, shape.sync_flag, "Id", "LastModifiedDate"}
+        hidden = [c for c in columns if named in (c.lower(), *c.lower().split(".")) and c not in needed]
+        until = self._clock() + FORGET_UNREADABLE
+        for column in hidden:
+            self._unreadable[table, column] = (until, refused.next_step)
+        return bool(hidden)
