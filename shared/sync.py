@@ -52,7 +52,7 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return _unreadable(request, services, refusal)
     if isinstance(found, Nothing):
         return Outcome("ignored", why=found.why)
-    if found.link and not found.microsoft and _is_known(found.link, request):
+    if found.link and not found.microsoft and _is_known(found.link, request, held=_is_held(found.link, services)):
         return Outcome("coalesced", found.deal)
     if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
         return Outcome("ignored", found.deal, f"the field map has no table {found.link.record.table} any more")
@@ -79,10 +79,18 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
     return _finish(Work(services, request, View.of(services, link, found)), sides | link.look_again)
 
 
-def _is_known(link: Link, request: SyncRequest) -> bool:
-    """Whether the link already holds what the message reports. Only versions of the same system are compared."""
+def _is_held(link: Link, services: Services) -> bool:
+    """Whether somebody works on the deal, who will also look at what others have marked."""
+    return link.claim_until_utc is not None and link.claim_until_utc > services.clock()
+
+
+def _is_known(link: Link, request: SyncRequest, *, held: bool = False) -> bool:
+    """Whether the link already holds what the message reports. Only versions of the same system are compared.
+
+    `held`: another run has the deal, and the marks on it are that one's to work off.
+    """
     about: Side = "crm" if request.record else _side_of(link, request)
-    unfinished = link.intent or link.look_again or link.unsettled == ALL_SIDES
+    unfinished = link.intent or (link.look_again and not held) or link.unsettled == ALL_SIDES
     if request.version is None or request.cause == "operator" or unfinished:
         return False
     if request.record:
