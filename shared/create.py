@@ -39,7 +39,7 @@ class NewRecord:
 
 def new_record(table: TableMap, partner_center: Mapping[str, Value]) -> NewRecord:
     """Return the columns of a record for a referral, given the referral's canonical values by field name."""
-    new = NewRecord()
+    new = NewRecord(dict(table.new))
     for field in table.fields:
         if "create" in field.to_crm:
             empty = field.lens.read_crm({})

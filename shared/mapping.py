@@ -121,12 +121,14 @@ def _lines_at(entry: Mapping[str, Any], pointers: str | tuple[str, ...]) -> str:
 class TableMap:
     """The map of one CRM table.
 
+    `new`: what a new record gets besides its fields, by column.
     `converts_to`: the table where the deal goes on once accepted; `origin`: the lookup there that names this record.
     """
 
     table: str
     fields: tuple[Field, ...]
     columns: Columns
+    new: Mapping[str, Any] = dataclass_field(default_factory=dict)
     related: tuple[Related, ...] = ()
     converts_to: str = ""
     origin: str = ""
@@ -304,6 +306,7 @@ class _TableRow(_Row):
     columns: _ColumnsRow
     fields_: tuple[_FieldRow, ...] = Key(alias="fields")
     states: tuple[_StateRow, ...]
+    new: dict[str, Scalar] = Key(default_factory=dict)
     related: tuple[_RelatedRow, ...] = ()
     converts_to: str = ""
     origin: str = ""
@@ -398,6 +401,7 @@ def _table(name: str, row: _TableRow, whole: _Whole) -> TableMap:
             for field in row.fields_
         ),
         columns=Columns(**row.columns.model_dump()),
+        new=row.new,
         related=tuple(Related(**related.model_dump()) for related in row.related),
         converts_to=row.converts_to,
         origin=row.origin,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from shared.remote.http import Remote
     from shared.remote.partner_center import PartnerCenter
     from shared.remote.partner_center_webhooks import PartnerCenterWebhooks
+    from shared.remote.salesforce_sign_in import SalesforceSignIn
     from shared.remote.token_store import TokenStore
     from shared.store.cursors import Cursors
     from shared.store.deals import Deals
@@ -192,6 +193,15 @@ class Services:
         from shared.remote.salesforce import API_PATH, Salesforce
         from shared.remote.salesforce_errors import DIALECT
         from shared.remote.salesforce_limits import DailyBudget
+
+        settings, user = self.settings(SalesforceSettings), self.salesforce_sign_in()
+        url = f"{settings.url}/{API_PATH}/{settings.api_version}"
+        budget = DailyBudget(settings.api_reserve)
+        remote = self._remote("Salesforce", url, user, DIALECT, pause_after=budget)
+        return Salesforce(remote, self._shapes, user_id=lambda: user.user_id, clock=self.clock)
+
+    def salesforce_sign_in(self) -> SalesforceSignIn:
+        """Return a sign-in of its own to the Salesforce org, as the app. Raises SettingsError."""
         from shared.remote.salesforce_sign_in import OAUTH, SalesforceSignIn, client_credentials, jwt_bearer
 
         settings = self.settings(SalesforceSettings)
@@ -201,11 +211,7 @@ class Services:
             key = settings.private_key.get_secret_value() if settings.private_key else ""
             grant = jwt_bearer(settings.client_id, settings.username or "", key, settings.login_host, self.clock)
         org = self._remote("Salesforce sign-in", settings.url, None, OAUTH)
-        user = SalesforceSignIn(org, grant, settings.api_version, clock=self.clock)
-        url = f"{settings.url}/{API_PATH}/{settings.api_version}"
-        budget = DailyBudget(settings.api_reserve)
-        remote = self._remote("Salesforce", url, user, DIALECT, pause_after=budget)
-        return Salesforce(remote, self._shapes, user_id=lambda: user.user_id, clock=self.clock)
+        return SalesforceSignIn(org, grant, settings.api_version, clock=self.clock)
 
     @property
     def _shapes(self) -> Mapping[str, TableShape]:

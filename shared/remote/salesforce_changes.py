@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from shared.errors import Refused
+from shared.errors import Permanent
 from shared.model import ChangePage, Record, RecordChange, RecordRef
 from shared.remote.crm import TableShape
 from shared.remote.http import Remote
@@ -121,7 +121,7 @@ class ChangeFeed:
         rows = [query(f"{ROWS}{number}", soql) for number, soql in enumerate(self._queries(cursor, start))]
         try:
             answers = send(self._remote, [updated, *rows, deleted])
-        except Refused as refused:
+        except Permanent as refused:
             if refused.part != "updated":
                 raise
             log.warning("crm.updated_refused", extra={"table": self._shape.table, "reason": str(refused)})

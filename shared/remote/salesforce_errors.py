@@ -52,7 +52,9 @@ CODES: Mapping[str, Meaning] = {
     "invalid_field": Meaning(Refused, _FIELD),
     "invalid_field_for_insert_update": Meaning(Forbidden, "let the integration user edit the field (Cosell_Sync)"),
     NO_EXTERNAL_ID.lower(): Meaning(Refused, "make the field an External ID, visible to the integration user; replay"),
-    "required_field_missing": Meaning(Refused, "fill it in, give it a default in the org, or make it optional; replay"),
+    "required_field_missing": Meaning(
+        Refused, "fill it in, or give it a value under `new` in the field map; then replay"
+    ),
     # values
     "string_too_long": Meaning(Refused, "lengthen the field, or set its max_length in the field map; then replay"),
     "invalid_or_null_for_restricted_picklist": Meaning(

@@ -99,6 +99,8 @@ class SalesforceSignIn(CachedToken):
         self._compare(str(answer.get("instance_url") or self._org.base_url))
         if not self._offers_version:
             self._check_version()
+        # https://login.salesforce.com/id/<org>/<user>
+        # https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_using_openid.htm
         self.user_id = str(answer.get("id") or "").rpartition("/")[2]
         return str(answer["access_token"]), asked + LIFETIME
 

@@ -118,6 +118,9 @@ def _field_permission(org: Organization, _old: Row | None, new: Values, _given: 
     known = sobject.find(field_name) if sobject else None
     if sobject is None or known is None or not known.permissionable or new["SobjectType"] != sobject.name:
         raise refuse("RequiredFieldPermission", ["Field"], name=new["Field"])
+    # An address is granted as a whole. https://salesforce.stackexchange.com/questions/97912
+    if any(known.name in each.parts.values() for each in sobject.fields.values()):
+        raise refuse("RequiredFieldPermission", ["Field"], name=new["Field"])
     if new["PermissionsEdit"] and not new["PermissionsRead"]:
         raise refuse("FieldIntegrity", [], message="Edit permission on a field needs read permission")
     others = org.where("FieldPermissions", ParentId=new["ParentId"], Field=new["Field"])

@@ -126,7 +126,14 @@ def address(prefix: str, **more: Any) -> list[Field]:
         f(f"{prefix}Country", Kind.STRING, "CU", 80),
         f(f"{prefix}StateCode", Kind.PICKLIST, "CU", 10, needs="state_country_picklists", restricted=True),
         f(f"{prefix}CountryCode", Kind.PICKLIST, "CU", 10, needs="state_country_picklists", restricted=True),
-        f(f"{prefix}Address" if prefix else "Address", Kind.ADDRESS, "-", parts={**parts, **coded}, **more),
+        f(
+            f"{prefix}Address" if prefix else "Address",
+            Kind.ADDRESS,
+            "-",
+            permissionable=True,
+            parts={**parts, **coded},
+            **more,
+        ),
     ]
 
 
