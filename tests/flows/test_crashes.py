@@ -15,6 +15,7 @@ import pytest
 
 from shared.decide import decide
 from shared.view import View
+from tests.flows.crms import only
 from tests.flows.world import World
 
 Flow = Callable[[World], None]
@@ -22,12 +23,12 @@ GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def seller_shares_a_co_sell_deal(world: World) -> None:
-    world.opportunity(cosell_howcanmicrosofthelp=727000002)
+    world.opportunity(help="CustomerTechnicalArchitecture")
 
 
 def seller_edits(world: World) -> None:
-    record_id = world.rows("opportunities")[0]["opportunityid"]
-    world.sellers.edit("opportunity", record_id, {"estimatedvalue": 61000, "description": "changed here"})
+    record_id = world.desk.opportunities()[0]["id"]
+    world.desk.edit(record_id, deal_value=61000, notes="changed here")
 
 
 def partner_center_edits(world: World) -> None:
@@ -44,7 +45,7 @@ def microsoft_accepts(world: World) -> None:
 
 
 def seller_wins(world: World) -> None:
-    world.sellers.win(world.rows("opportunities")[0]["opportunityid"])
+    world.desk.win(world.desk.opportunities()[0]["id"])
 
 
 def microsoft_brings_a_deal(world: World) -> None:
@@ -91,13 +92,13 @@ def play(world: World, flow: str, die_at: int) -> list[str]:
 
 
 def assert_in_agreement(world: World) -> None:
-    shared = [row for row in world.rows("opportunities") if row["cosell_referralid"]]
-    by_referral = Counter(row["cosell_referralid"] for row in shared)
+    shared = [row for row in world.desk.opportunities() if row["referral_id"]]
+    by_referral = Counter(row["referral_id"] for row in shared)
     by_record = Counter(row["externalReferenceId"] for row in world.referrals() if row["externalReferenceId"])
     assert set(by_referral.values()) <= {1}
     assert set(by_record.values()) <= {1}
-    assert len(world.rows("accounts")) <= 1
-    assert len(world.rows("contacts")) <= 1
+    assert len(world.desk.accounts()) <= 1
+    assert len(world.desk.contacts()) <= 1
     for engagement in {row["engagementId"] for row in world.referrals()}:
         assert len([row for row in world.pc.of_engagement(engagement) if row["organizationId"] == "msft"]) <= 1
     for referral in world.referrals():
@@ -118,6 +119,7 @@ def assert_deal_agrees(world: World, referral_id: str) -> None:
     assert not decide(view.deal()).writes, json.dumps(decide(view.deal()).__dict__, default=str)[:2000]
 
 
+@only("dynamics365", why="it compares Storage with its twin, and neither knows the CRM")
 @pytest.mark.parametrize("flow", FLOWS)
 def test_with_storage_in_memory_a_flow_has_the_same_moments_as_with_real_storage(
     make_world: Callable[..., World], make_memory_world: Callable[..., World], flow: str
@@ -140,6 +142,6 @@ def test_dying_at_any_moment_ends_in_agreement(make_memory_world: Callable[..., 
             assert_in_agreement(world)
             world.forget_calls()
             world.settle()
-            assert not any(method in call for call in world.calls() for method in ("POST", "PATCH"))
+            assert not any(write in call for call in world.calls() for write in ("POST", "PATCH", "write"))
         except AssertionError as wrong:
             raise AssertionError(f"after dying before {moments_until_death[die_at - 1]!r} (moment {die_at})") from wrong

@@ -8,10 +8,10 @@ later, it shows when the virtual clock gets there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -20,12 +20,14 @@ import requests
 from azure.functions.meta import Datum
 from azure.storage.queue import QueueClient, QueueMessage, TextBase64DecodePolicy
 
+from local.desks import DESKS, Desk
+from local.desks.desk import Row
 from local.host.functions import Function, InvocationFailed
 from local.host.web import Request, Site
 from local.simulators.base import Clock
 from local.simulators.systems import Simulators
 from shared.messages import SyncRequest
-from shared.model import Link
+from shared.model import Link, RecordRef
 from shared.services import Services
 from shared.settings import StorageSettings, load
 from shared.store.audit import AuditEntry
@@ -34,6 +36,8 @@ from shared.store.deals import Deals, Story
 from shared.store.failures import Failures
 from shared.store.queue import Queue, WorkQueue
 from shared.store.tables import Table, TableStorage
+from tests.flows.backstage import BACKSTAGES
+from tests.flows.crms import shipped_rows
 from tests.flows.fuse import Fuse, Fused, FusedSession, ProcessDied
 from tests.memory_storage import MemoryQueue, MemoryTables, Received
 
@@ -41,7 +45,6 @@ HOST = "https://cosell.example"
 WEBHOOK_URL = f"{HOST}/api/webhook_receiver?code=key"
 EVENTS = ["referral-created", "referral-updated", "related-referral-created", "related-referral-updated"]
 START = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
-SELLER = "Sally Seller"
 
 
 class PatientQueue(WorkQueue):
@@ -115,7 +118,15 @@ class FunctionAdapter(requests.adapters.BaseAdapter):
 
 
 class World:
-    def __init__(self, storage_connection: str | None, functions: list[Function], **settings: str) -> None:
+    """`desk` is a seller's in the chosen CRM, `crm` the simulator behind it, `backstage` what no seller sees of it."""
+
+    def __init__(
+        self,
+        storage_connection: str | None,
+        functions: list[Function],
+        crm: str = "dynamics365",
+        **settings: str,
+    ) -> None:
         """`storage_connection` None: Storage in memory, whose tables and queue outlive a restart just the same."""
         self.clock = Clock(frozen_at=START)
         self.name = f"flow{uuid4().hex[:20]}"
@@ -129,16 +140,19 @@ class World:
             self.tables, self.queue = MemoryTables(), MemoryQueue(self.clock.now)
         self.fuse = Fuse()
         self.simulators = Simulators(self.clock)
-        self.entra, self.pc, self.dataverse = (
+        self.entra, self.pc, self.people = (
             self.simulators.entra,
             self.simulators.partner_center,
-            self.simulators.dataverse,
+            self.simulators.people,
         )
+        backstage = BACKSTAGES[crm]
+        self.crm: Any = self.simulators.systems[backstage.system]
+        self.desk: Desk = DESKS[crm](self.act_in_crm, self.crm.state)
+        self.backstage = backstage(self.simulators, self.desk)
         self.pc.rules.form_rules = True  # what the portal's form asks for, so that the product sends complete deals
-        self.people, self.sellers = self.simulators.people, self.dataverse.people
         self.functions = {function.name: function for function in functions}
         self.settings = {
-            **self.simulators.settings(),
+            **self.simulators.settings(crm),
             **({"AzureWebJobsStorage": storage_connection} if storage_connection else {}),
             "PARTNER_CENTER_TOKEN_FILE": f"{self.simulators.directory.name}/refresh-token",
             "WEBHOOK_URL": WEBHOOK_URL,
@@ -164,6 +178,9 @@ class World:
         services.cursors = Cursors(cursors)  # type: ignore[misc]
         services.queue = cast(Queue, Fused(self.queue, "queue", self.fuse))  # type: ignore[misc]
         return services
+
+    def act_in_crm(self, action: str, **arguments: Any) -> Any:
+        return getattr(self.crm.people, action)(**arguments)
 
     # ------------------------------------------------------------ letting things happen
 
@@ -215,86 +232,39 @@ class World:
         """The host gives a message up and hands it to the trigger of the poison queue."""
         self.functions["poisoned"].invoke(Datum(body, "bytes"), {"DequeueCount": Datum("1", "json")})
 
-    @staticmethod
-    def edited_map(folder: Path, *edits: tuple[str, str]) -> str:
-        """An admin copies the shipped field map and replaces texts in it. Returns what MAPPING_FILE names."""
-        text = Path("mappings/dynamics365.toml").read_text(encoding="utf-8")
-        for old, new in edits:
-            assert old in text, f"the shipped map has no {old!r}"
-            text = text.replace(old, new)
-        copy = folder / "own-map.toml"
-        copy.write_text(text, encoding="utf-8")
-        return str(copy)
-
     def restart(self) -> None:
         """The process died and a new one starts, later than any claim of the dead one lasts."""
         self.services = self.new_services()
         self.advance(120)
 
-    # ------------------------------------------------------------ what people do in the CRM
-
-    def account(self, **values: Any) -> str:
-        return self.sellers.create(
-            "account",
-            {
-                "name": f"Contoso {uuid4().hex[:6]}",
-                "address1_line1": "1 Example Way",
-                "address1_city": "Redmond",
-                "address1_stateorprovince": "WA",
-                "address1_postalcode": "98052",
-                "address1_country": "US",
-                **values,
-            },
-        )
-
-    def contact(self, account: str, **values: Any) -> str:
-        return self.sellers.create(
-            "contact",
-            {
-                "firstname": "Sue",
-                "lastname": "Smith",
-                "telephone1": "1234567890",
-                "emailaddress1": f"sue{uuid4().hex[:6]}@contoso.example",
-                "parentcustomerid_account@odata.bind": f"/accounts({account})",
-                **values,
-            },
-        )
+    # ------------------------------------------------------------ what sellers do and see
 
     def opportunity(self, **values: Any) -> str:
-        """A seller creates an opportunity that is complete enough to be shared; `values` change or clear columns."""
-        account = self.account()
-        return self.sellers.create(
-            "opportunity",
-            {
-                "name": "Contoso - data platform",
-                "description": "Migration assessment done.",
-                "estimatedvalue": 50000,
-                "transactioncurrencyid@odata.bind": f"/transactioncurrencies({self.currency('USD')})",
-                "estimatedclosedate": "2027-03-31",
-                "parentaccountid@odata.bind": f"/accounts({account})",
-                "parentcontactid@odata.bind": f"/contacts({self.contact(account)})",
-                "cosell_products": "SOL-15974-MQF",
-                "cosell_syncwithpartnercenter": True,
-                **values,
-            },
-        )
+        """A seller creates an opportunity that is complete enough to be shared; `values` change or clear fields."""
+        return self.desk.create_opportunity(**values)
 
-    def currency(self, iso: str) -> str:
-        return next(
-            row["transactioncurrencyid"] for row in self.rows("transactioncurrencies") if row["isocurrencycode"] == iso
-        )
+    def record(self, record_id: str) -> Row:
+        """An opportunity by its id."""
+        return next(row for row in self.desk.opportunities() if row["id"] == record_id)
 
-    def user(self, full_name: str) -> str:
-        return next(row["systemuserid"] for row in self.rows("systemusers") if row["fullname"] == full_name)
+    def record_of(self, referral_id: str) -> Row:
+        return next(row for row in self.desk.opportunities() if row["referral_id"] == referral_id)
+
+    def lead(self, lead_id: str) -> Row:
+        return next(row for row in self.desk.leads() if row["id"] == lead_id)
+
+    def lead_of(self, referral_id: str) -> Row:
+        return next(row for row in self.desk.leads() if row["referral_id"] == referral_id)
+
+    def row(self, name: str) -> Mapping[str, Any]:
+        """The row of the shipped map for a field of an opportunity."""
+        return shipped_rows(self.desk.crm, self.desk.opportunity)[name]
+
+    def label(self, name: str) -> str:
+        """What people call a field of an opportunity."""
+        return str(self.row(name)["label"])
 
     # ------------------------------------------------------------ looking
-
-    def rows(self, set_name: str) -> list[dict[str, Any]]:
-        return list(self.dataverse.state()[set_name])
-
-    def record(self, record_id: str, set_name: str = "opportunities") -> dict[str, Any]:
-        key = {"opportunities": "opportunityid", "leads": "leadid"}[set_name]
-        return next(row for row in self.rows(set_name) if row[key] == record_id)
 
     def referrals(self) -> list[dict[str, Any]]:
         """The partner's own referrals."""
@@ -306,13 +276,9 @@ class World:
     def microsofts(self, engagement_id: str) -> dict[str, Any]:
         return next(row for row in self.pc.of_engagement(engagement_id) if row["organizationId"] == "msft")
 
-    def record_of(self, referral_id: str, set_name: str = "opportunities") -> dict[str, Any]:
-        return next(row for row in self.rows(set_name) if row["cosell_referralid"] == referral_id)
-
-    def link_of(self, record_id: str, table: str = "opportunity") -> Link:
-        from shared.model import RecordRef
-
-        deal = self.services.deals.find(record=RecordRef(table, record_id))
+    def link_of(self, record_id: str, table: str | None = None) -> Link:
+        """`table` None: of an opportunity."""
+        deal = self.services.deals.find(record=RecordRef(table or self.desk.opportunity, record_id))
         assert deal
         link = self.services.deals.load(deal)
         assert link
@@ -321,28 +287,23 @@ class World:
     def story_of(self, deal: str) -> Story:
         return self.services.deals.story(deal)
 
-    def story(self, record_id: str, table: str = "opportunity") -> list[AuditEntry]:
+    def story(self, record_id: str, table: str | None = None) -> list[AuditEntry]:
         """What happened to the deal of a record, oldest first."""
         return list(reversed(self.story_of(self.link_of(record_id, table).deal).entries))
 
-    def notes(self, record_id: str, table: str = "opportunity") -> str:
+    def notes(self, record_id: str, table: str | None = None) -> str:
         """What the audit of the deal says in words, a line per note."""
         return "\n".join(note for entry in self.story(record_id, table) for note in entry.notes)
 
     def writes(self) -> list[str]:
-        """What the product changed since the last `forget_calls`: "partner_center POST", "dataverse PATCH" ..."""
-        systems = (self.pc, self.dataverse)
-        done = [(system, entry) for system in systems for entry in system.log.entries if (entry.status or 400) < 300]
-        return [f"{system.name} {entry.method}" for system, entry in done if entry.method != "GET"]
+        """What the product changed since the last `forget_calls`: "partner_center POST", "crm write" ..."""
+        done = [entry for entry in self.pc.log.entries if (entry.status or 400) < 300 and entry.method != "GET"]
+        return [*(f"partner_center {entry.method}" for entry in done), *self.backstage.writes()]
 
     def patches(self) -> list[dict[str, Any]]:
         """The patches of referrals sent since the last `forget_calls`, each as path and value."""
         bodies = [json.loads(entry.request_body) for entry in self.pc.log.matching("PATCH")]
         return [{operation["path"]: operation["value"] for operation in body} for body in bodies]
-
-    def record_patches(self) -> list[dict[str, Any]]:
-        """The columns written to opportunities and leads since the last `forget_calls`, a dict per call."""
-        return [json.loads(e.request_body) for e in self.dataverse.log.matching("PATCH", "opportunities|leads")]
 
     def is_at_rest(self) -> bool:
         """Whether an operator who lets every deal be looked at anew causes no write."""
@@ -350,21 +311,19 @@ class World:
         self.forget_calls()
         for referral_id in self.pc.referrals:
             self.services.queue.send(SyncRequest(cause="operator", referral_id=referral_id))
-        for table, set_name in (("opportunity", "opportunities"), ("lead", "leads")):
-            for row in self.rows(set_name):
-                self.services.queue.send(SyncRequest(cause="operator", record_table=table, record_id=row[f"{table}id"]))
+        for table, rows in (
+            (self.desk.opportunity, self.desk.opportunities()),
+            (self.desk.lead, self.desk.leads()),
+        ):
+            for row in rows:
+                self.services.queue.send(SyncRequest(cause="operator", record_table=table, record_id=row["id"]))
         self.settle()
         return not self.writes()
 
     def calls(self) -> dict[str, int]:
-        """What the product asked of the outside systems since the last `forget_calls`, by system and method."""
-        counts: dict[str, int] = {}
-        for system, caller in ((self.pc, "partner_center"), (self.dataverse, "dynamics365")):
-            for entry in system.log.entries:
-                if caller in str(entry.caller):
-                    key = f"{system.name} {entry.method}"
-                    counts[key] = counts.get(key, 0) + 1
-        return counts
+        """What the product asked since the last `forget_calls`: "partner_center GET", "crm read", "crm write" ..."""
+        asked = [entry for entry in self.pc.log.entries if entry.caller == "partner_center"]
+        return dict(Counter([*(f"partner_center {entry.method}" for entry in asked), *self.backstage.calls()]))
 
     def forget_calls(self) -> None:
         for system in self.simulators.systems.values():
