@@ -12,6 +12,10 @@ param partnerCenterRefreshToken string
 @secure()
 param dynamics365ClientSecret string
 @secure()
+param salesforceClientSecret string
+@secure()
+param salesforcePrivateKey string
+@secure()
 param webhookUrl string
 
 // Without purge protection, which can never be taken back: every secret in here can be issued anew.
@@ -47,11 +51,27 @@ resource firstRefreshToken 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (
   }
 }
 
-resource crmSecret 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(dynamics365ClientSecret)) {
+resource dynamics365Secret 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(dynamics365ClientSecret)) {
   parent: vault
   name: 'dynamics365-client-secret'
   properties: {
     value: dynamics365ClientSecret
+  }
+}
+
+resource salesforceSecret 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(salesforceClientSecret)) {
+  parent: vault
+  name: 'salesforce-client-secret'
+  properties: {
+    value: salesforceClientSecret
+  }
+}
+
+resource salesforceKey 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(salesforcePrivateKey)) {
+  parent: vault
+  name: 'salesforce-private-key'
+  properties: {
+    value: salesforcePrivateKey
   }
 }
 

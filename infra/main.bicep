@@ -44,15 +44,18 @@ param webhookTakeBack bool = false
 
 // ---- CRM
 
-@allowed(['dynamics365'])
-@description('Which CRM holds the opportunities.')
+@allowed(['dynamics365', 'salesforce'])
+@description('Which CRM holds the opportunities. Only the settings of the chosen one are set.')
 param crm string = 'dynamics365'
 
 @description('Path of your own field map, for example /home/site/wwwroot/mappings/ours.toml. Empty: the shipped map of the CRM.')
 param mappingFile string = ''
 
+@description('ISO code of the one currency of a CRM that keeps none with an amount: a Salesforce org without multiple currencies. Otherwise empty.')
+param crmCurrency string = ''
+
 @description('Address of the Dynamics 365 environment: https://<org>.crm.dynamics.com')
-param dynamics365Url string
+param dynamics365Url string = ''
 
 @description('Entra tenant id of the Dynamics 365 environment; needed with dynamics365ClientId only.')
 param dynamics365TenantId string = ''
@@ -63,6 +66,23 @@ param dynamics365ClientId string = ''
 @secure()
 @description('A client secret of dynamics365ClientId. Empty: the vault keeps the secret it has (dynamics365-client-secret).')
 param dynamics365ClientSecret string = ''
+
+@description('My Domain address of the Salesforce org: https://<domain>.my.salesforce.com')
+param salesforceUrl string = ''
+
+@description('Consumer Key of the External Client App in Salesforce.')
+param salesforceClientId string = ''
+
+@secure()
+@description('Consumer Secret of that app. Empty: the vault keeps the secret it has (salesforce-client-secret).')
+param salesforceClientSecret string = ''
+
+@description('Username of the integration user, to sign in with a certificate (JWT bearer flow). Empty: the Consumer Secret signs in (client credentials flow).')
+param salesforceUsername string = ''
+
+@secure()
+@description('PEM private key of that certificate; needed with salesforceUsername only. Empty: the vault keeps the key it has (salesforce-private-key).')
+param salesforcePrivateKey string = ''
 
 // ---- schedules: NCRONTAB with seconds, UTC. https://learn.microsoft.com/azure/azure-functions/functions-bindings-timer
 
@@ -122,15 +142,33 @@ var webhookSettings = empty(webhookUrl) ? {} : {
 var crmSettings = {
   CRM: crm
   MAPPING_FILE: mappingFile
-  DYNAMICS365_URL: dynamics365Url
+  CRM_CURRENCY: crmCurrency
 }
 
-var crmSignInSettings = empty(dynamics365ClientId) ? {
+var dynamics365Settings = empty(dynamics365ClientId) ? {
+  DYNAMICS365_URL: dynamics365Url
   DYNAMICS365_CLIENT_ID: roles.outputs.clientId
 } : {
+  DYNAMICS365_URL: dynamics365Url
   DYNAMICS365_TENANT_ID: dynamics365TenantId
   DYNAMICS365_CLIENT_ID: dynamics365ClientId
   DYNAMICS365_CLIENT_SECRET: '${secretReference}dynamics365-client-secret)'
+}
+
+var salesforceSettings = empty(salesforceUsername) ? {
+  SALESFORCE_URL: salesforceUrl
+  SALESFORCE_CLIENT_ID: salesforceClientId
+  SALESFORCE_CLIENT_SECRET: '${secretReference}salesforce-client-secret)'
+} : {
+  SALESFORCE_URL: salesforceUrl
+  SALESFORCE_CLIENT_ID: salesforceClientId
+  SALESFORCE_USERNAME: salesforceUsername
+  SALESFORCE_PRIVATE_KEY: '${secretReference}salesforce-private-key)'
+}
+
+var settingsByCrm = {
+  dynamics365: dynamics365Settings
+  salesforce: salesforceSettings
 }
 
 var scheduleSettings = {
@@ -166,6 +204,8 @@ module keyVault 'keyvault.bicep' = {
     partnerCenterClientSecret: partnerCenterClientSecret
     partnerCenterRefreshToken: partnerCenterRefreshToken
     dynamics365ClientSecret: dynamics365ClientSecret
+    salesforceClientSecret: salesforceClientSecret
+    salesforcePrivateKey: salesforcePrivateKey
     webhookUrl: webhookUrl
   }
 }
@@ -212,7 +252,7 @@ module functions 'functions.bicep' = {
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
     instanceMemoryMB: instanceMemoryMB
     maximumInstanceCount: maximumInstanceCount
-    settings: union(partnerCenterSettings, webhookSettings, crmSettings, crmSignInSettings, scheduleSettings, extraSettings)
+    settings: union(partnerCenterSettings, webhookSettings, crmSettings, settingsByCrm[crm], scheduleSettings, extraSettings)
   }
 }
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pathspec
 import pytest
@@ -19,8 +20,12 @@ from pycep import BicepParser
 from pydantic import SecretStr
 
 from infra.crm.dynamics365.columns import Column, load_wanted
+from infra.crm.salesforce import fields as fields_of_salesforce
+from infra.crm.salesforce import source
+from infra.crm.salesforce.permissions import custom_name, field_grants, opened_through, used_fields
 from shared import settings
 from shared.lenses import Choice, Flag
+from shared.lifecycle import Lifecycle
 from shared.mapping import FieldMap, load_field_map
 from shared.remote.http import CONNECTIONS
 from shared.remote.token_store import SECRET_NAME
@@ -75,6 +80,16 @@ def app_settings() -> dict[str, Any]:
     return {name: value for name, value in members(written) if name[0].isupper()}
 
 
+def ways_to_sign_in() -> list[tuple[str, dict[str, Any]]]:
+    """Each CRM with the settings of each way to sign in to it: the branches of its variable."""
+    variables = template("main.bicep")["variables"]
+    operands = {
+        crm: variables[name]["value"]["operator"]["operands"]
+        for crm, name in variables["settingsByCrm"]["value"].items()
+    }
+    return [(crm, branches[way]) for crm, branches in operands.items() for way in ("true_value", "false_value")]
+
+
 def groups() -> list[type[settings.Group]]:
     return settings.Group.__subclasses__()
 
@@ -110,19 +125,34 @@ def test_every_schedule_is_a_setting_of_the_template() -> None:
     assert schedules() <= app_settings().keys()
 
 
-@pytest.mark.parametrize("own_app", [False, True], ids=["managed identity", "own app registration"])
-def test_the_settings_of_the_template_are_complete_and_accepted(own_app: bool) -> None:
-    given = {name: f"https://{name.lower()}.example" for name in app_settings()}
-    given |= {"CRM": "dynamics365", "MAPPING_FILE": "", "WEBHOOK_TAKE_BACK": "False"}
-    if not own_app:
-        del given["DYNAMICS365_CLIENT_SECRET"], given["DYNAMICS365_TENANT_ID"]
+def test_every_crm_that_the_code_speaks_to_can_be_chosen() -> None:
+    (allowed,) = (
+        d["argument"] for d in template("main.bicep")["parameters"]["crm"]["decorators"] if d["type"] == "allowed"
+    )
+
+    assert set(allowed) == {crm for crm, _ in ways_to_sign_in()} == settings.CRM_SETTINGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("crm", "chosen"),
+    ways_to_sign_in(),
+    ids=["managed identity", "own app registration", "client secret", "certificate"],
+)
+def test_the_settings_of_the_template_are_complete_and_accepted(crm: str, chosen: Mapping[str, Any]) -> None:
+    of_crms = {name for _, branch in ways_to_sign_in() for name in branch}
+    given = {name: f"https://{name.lower()}.example" for name in app_settings().keys() - of_crms | chosen.keys()}
+    given |= {"CRM": crm, "MAPPING_FILE": "", "CRM_CURRENCY": "", "WEBHOOK_TAKE_BACK": "False"}
 
     assert settings.all_problems(given) == []
 
 
+@pytest.mark.parametrize(("crm", "chosen"), ways_to_sign_in())
+def test_only_the_settings_of_the_chosen_crm_are_set(crm: str, chosen: Mapping[str, Any]) -> None:
+    assert chosen.keys() <= {field.alias for field in settings.CRM_SETTINGS[crm].model_fields.values()}
+
+
 def test_every_secret_is_a_reference_to_a_secret_the_template_can_write() -> None:
-    secret = {name for name, field in fields().items() if SecretStr in getattr(field.annotation, "__args__", ())}
-    secret |= {name for name, field in fields().items() if field.annotation is SecretStr} | {"WEBHOOK_URL"}
+    secret = {name for name, field in fields().items() if SecretStr.__name__ in str(field.annotation)} | {"WEBHOOK_URL"}
 
     referred = {name: KEY_VAULT.findall(str(app_settings()[name])) for name in secret & app_settings().keys()}
 
@@ -176,7 +206,7 @@ def test_every_parameter_is_explained_and_those_without_a_default_come_from_the_
 def test_parameters_that_are_secret_are_marked_so() -> None:
     for name in ("main.bicep", "keyvault.bicep"):
         for parameter, definition in template(name)["parameters"].items():
-            secret = bool(re.search(r"Secret$|RefreshToken|webhookUrl", parameter))
+            secret = bool(re.search(r"Secret$|RefreshToken|PrivateKey|webhookUrl", parameter))
             assert any(d["type"] == "secure" for d in definition["decorators"]) == secret, parameter
 
 
@@ -197,6 +227,29 @@ def test_the_deployment_guide_names_every_value_an_admin_can_set() -> None:
         for name in re.findall(r"\$\{(\w+)", str(value)):
             if not name.startswith("AZURE_"):
                 assert f"`{name}`" in guide
+
+
+@pytest.mark.parametrize("group", groups(), ids=lambda group: group.__name__)
+def test_the_configuration_page_says_of_every_setting_what_the_code_says(group: type[settings.Group]) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+    for field in group.model_fields.values():
+        if field.description != "see above":
+            assert f"| `{field.alias}` | {default_in_words(field)} | {field.description} |" in page
+
+
+def default_in_words(field: Any) -> str:
+    if field.is_required():
+        return "**required**"
+    match field.default:
+        case None | "":
+            return "unset"
+        case list() as names:
+            return f"`{','.join(names)}`"
+        case Path() as path:
+            return f"`{path.relative_to(ROOT)}`"
+        case value:
+            return f"`{value}`"
 
 
 # ---------------------------------------------------------------- rights and doors
@@ -308,8 +361,8 @@ def shipped() -> list[str]:
 def test_what_the_app_imports_and_reads_is_shipped_and_what_it_does_not_is_left_out() -> None:
     files = shipped()
 
-    needed = {"host.json", "function_app.py", "requirements.txt", "constraints.txt", "mappings/dynamics365.toml"}
-    assert needed <= set(files)
+    needed = {"host.json", "function_app.py", "requirements.txt", "constraints.txt"}
+    assert needed | {f"mappings/{crm}.toml" for crm in settings.CRM_SETTINGS} <= set(files)
     assert any(file.startswith("webhook_receiver/roots/") and file.endswith(".pem") for file in files)
     assert not [file for file in files if re.match(r"(tests|local|infra|docs|benchmarks|\.\w+)/|local\.settings", file)]
     ours = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
@@ -321,14 +374,12 @@ def test_what_the_app_imports_and_reads_is_shipped_and_what_it_does_not_is_left_
             assert all(any(re.match(rf"{name}(/|\.py)", kept) for kept in files) for name in imported), file
 
 
-# ---------------------------------------------------------------- columns of the CRM
-
-FIELD_MAP = ROOT / "mappings" / "dynamics365.toml"
+# ---------------------------------------------------------------- columns of Dynamics 365
 
 
 @pytest.fixture(scope="module")
 def field_map() -> FieldMap:
-    return load_field_map(FIELD_MAP)
+    return load_field_map(ROOT / "mappings" / "dynamics365.toml")
 
 
 def columns(table: str) -> dict[str, Column]:
@@ -383,3 +434,148 @@ def test_names_and_option_values_follow_the_publisher() -> None:
     assert all(part.schema_name.startswith(f"{prefix}_") for part in (*wanted.columns, *wanted.keys))
     values = [option.value for column in wanted.columns if column.type == "choice" for option in column.options]
     assert all(first <= value < first + 10_000 for value in values)
+
+
+# ---------------------------------------------------------------- fields of Salesforce
+
+CUSTOM = re.compile(r"\w+__c")
+
+
+@pytest.fixture(scope="module")
+def salesforce_map() -> FieldMap:
+    return load_field_map(ROOT / "mappings" / "salesforce.toml")
+
+
+def salesforce_fields(object_name: str) -> dict[str, fields_of_salesforce.Field]:
+    return {field.name: field for field in fields_of_salesforce.load_wanted().fields_of(object_name)}
+
+
+def test_every_custom_field_of_the_map_is_provisioned_and_no_other(salesforce_map: FieldMap) -> None:
+    used = used_fields(salesforce_map)
+
+    for name in salesforce_map.tables:
+        assert {field for field in used[name] if CUSTOM.fullmatch(field)} == salesforce_fields(name).keys()
+
+
+def test_a_provisioned_field_is_of_the_type_its_row_needs_and_long_enough(salesforce_map: FieldMap) -> None:
+    for name, table in salesforce_map.tables.items():
+        for row in table.fields:
+            for field in (salesforce_fields(name)[c] for c in row.lens.columns if CUSTOM.fullmatch(c)):
+                match row.lens:
+                    case Choice():
+                        assert field.type == "Picklist"
+                        assert field.values == tuple(value for _, value in row.lens.options)
+                    case Flag() | Lifecycle():
+                        assert field.type == "Checkbox"
+                    case other:
+                        assert field.type in ("Text", "LongTextArea")
+                        assert field.length >= other.max_length > 0  # type: ignore[attr-defined]
+
+
+def test_the_fields_of_the_synchronization_itself_have_room_for_what_it_writes(salesforce_map: FieldMap) -> None:
+    for name, table in salesforce_map.tables.items():
+        named, there = table.columns, salesforce_fields(name)
+
+        assert there[named.sync_flag].type == "Checkbox"
+        assert there[named.referral_id].external_id
+        assert there[named.referral_id].length >= 36
+        assert there[named.referral_link].type == "Url"
+        assert there[named.audit].length >= AUDIT_TEXT_LENGTH
+        assert there[named.sync_status].length >= STATUS_LENGTH
+
+
+def test_names_and_labels_are_as_long_as_salesforce_allows() -> None:
+    wanted = fields_of_salesforce.load_wanted()
+
+    # https://help.salesforce.com/s/articleView?id=platform.fields_about_field_labels.htm
+    assert all(len(part.label) <= 40 and len(part.name.removesuffix("__c")) <= 40 for part in wanted.fields)
+    # https://developer.salesforce.com/docs/atlas.en-us.230.0.object_reference.meta/object_reference/sforce_api_objects_permissionset.htm
+    assert all(len(part.label) <= 80 and len(part.description) <= 255 for part in wanted.permission_sets)
+
+
+def test_sellers_may_fill_in_what_is_theirs_and_only_read_what_the_synchronization_writes(
+    salesforce_map: FieldMap,
+) -> None:
+    wanted = fields_of_salesforce.load_wanted()
+    (sellers,) = (each for each in wanted.permission_sets if not each.for_the_app)
+    grants = {grant.full_name: grant.edit for grant in field_grants(sellers, wanted, salesforce_map)}
+
+    assert grants.keys() == {f"{of}.{field.name}" for field in wanted.fields for of in field.objects}
+    for name, table in salesforce_map.tables.items():
+        columns = table.columns
+        assert grants[f"{name}.{columns.sync_flag}"]
+        for written in (columns.referral_id, columns.referral_link, columns.audit, columns.sync_status):
+            assert not grants[f"{name}.{written}"]
+
+
+@pytest.mark.parametrize(
+    ("field", "opened"),
+    [
+        ("BillingStreet", "BillingAddress"),
+        ("BillingCountryCode", "BillingAddress"),
+        ("PostalCode", "Address"),
+        ("stagename", ""),
+        ("Amount", "Amount"),
+        ("Our_City__c", "Our_City__c"),
+    ],
+)
+def test_a_field_is_opened_by_itself_with_its_address_or_not_at_all(field: str, opened: str) -> None:
+    assert opened_through(field) == opened
+
+
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [
+        ("Sync_with_Partner_Center__c", ("", "Sync_with_Partner_Center")),
+        ("msft__Products__c", ("msft", "Products")),
+        ("Amount", None),
+    ],
+)
+def test_a_custom_field_is_known_by_its_ending_and_may_have_a_namespace(
+    field: str, named: tuple[str, str] | None
+) -> None:
+    assert custom_name(field) == named
+
+
+def test_the_permission_set_opens_addresses_as_a_whole_and_leaves_out_what_everybody_sees(
+    salesforce_map: FieldMap,
+) -> None:
+    wanted = fields_of_salesforce.load_wanted()
+    grants = {grant.full_name for grant in field_grants(wanted.of_the_app, wanted, salesforce_map)}
+
+    assert {name for name in grants if not CUSTOM.search(name)} == {
+        "Account.BillingAddress",
+        *("Contact.AccountId", "Contact.Email", "Contact.Phone"),
+        *("Lead.Address", "Lead.Description", "Lead.Email", "Lead.Phone"),
+        *("Opportunity.AccountId", "Opportunity.Amount", "Opportunity.Description"),
+    }
+
+
+def test_the_source_for_the_salesforce_cli_is_what_fields_json_says() -> None:
+    assert source.written_files() == source.shipped_files(), "run python -m infra.crm.salesforce.source"
+
+
+def test_writing_the_source_anew_removes_what_is_not_wanted_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "FOLDER", tmp_path)
+    stale = tmp_path / "force-app/main/default/objects/Lead/fields/Old__c.field-meta.xml"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+
+    source.main()
+
+    assert source.written_files() == source.shipped_files()
+
+
+def test_the_source_is_well_formed_and_every_field_is_in_the_manifest() -> None:
+    names = [name for name in source.written_files() if name.endswith(".xml")]
+    space = {"m": source.NAMESPACE}
+    roots = {name: ElementTree.parse(source.FOLDER / name).getroot() for name in names}
+    manifest = roots.pop("manifest/package.xml")
+    members = {each.text for each in manifest.iterfind("m:types/m:members", space)}
+
+    assert len(members) == len(roots)
+    assert manifest.findtext("m:version", namespaces=space) == source.API_VERSION
+    # A permission set that names a licence cannot be given to the user of an integration.
+    assert not [name for name, root in roots.items() if root.find("m:license", space) is not None]

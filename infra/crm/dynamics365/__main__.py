@@ -16,8 +16,9 @@ from uuid import UUID
 
 from infra.crm.dynamics365.columns import load_wanted
 from infra.crm.dynamics365.metadata import Metadata
-from infra.crm.dynamics365.provision import Provisioning, plan_in_words
-from shared.errors import CosellError, Permanent, Refused, SignInFailed
+from infra.crm.dynamics365.provision import Provisioning
+from infra.crm.steps import exit_code, plan_in_words
+from shared.errors import Refused, SignInFailed
 from shared.mapping import FieldMap
 from shared.remote.auth import ENTRA, CachedToken, ClientCredentials, EntraTokens, TokenSource
 from shared.remote.dataverse import API_PATH, Dataverse
@@ -67,15 +68,7 @@ def main(
 ) -> int:
     """Return 0 when all is there (or planned), 1 when something stands in the way; `say` gets each line."""
     options = _options(arguments)
-    services = services or Services()
-    try:
-        _provision(options, services, say, sleep)
-    except CosellError as problem:
-        say(f"Stopped: {problem}")
-        if isinstance(problem, Permanent) and problem.next_step:
-            say(f"Next step: {problem.next_step}")
-        return 1
-    return 0
+    return exit_code(lambda: _provision(options, services or Services(), say, sleep), say)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -107,7 +100,9 @@ def _provision(
         sleep=sleep,
     )
     steps = provisioning.steps()
-    for line in plan_in_words(provisioning.environment, steps):
+    environment = provisioning.environment
+    where = f"Environment {environment.name}, signed in as user {environment.caller}"
+    for line in plan_in_words(where, steps):
         say(line)
     if steps and not options.plan:
         say("Doing it:")

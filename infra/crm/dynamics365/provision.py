@@ -1,32 +1,18 @@
-"""Compares what must exist with what does, and creates what is missing. Never deletes, narrows or renames anything.
-
-Each pass reads the environment anew, so that a pass that was interrupted, or whose answer was lost, is simply followed
-by another one.
-"""
+"""Compares what must exist with what does, and creates what is missing. Never deletes, narrows or renames anything."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 from infra.crm.dynamics365.columns import AlternateKey, Column, Wanted
-from infra.crm.dynamics365.metadata import Environment, Found, FoundKey, FoundTable, Metadata
-from shared.errors import OutcomeUnknown, Refused, Throttled, Unavailable
+from infra.crm.dynamics365.metadata import Found, FoundKey, FoundTable, Metadata
+from infra.crm.steps import Step, Work
+from shared.errors import Refused
 from shared.mapping import FieldMap
 from shared.remote.http import utc_now
-
-PAUSE_S = 15.0
-"""Between looks at an index that is being built, or while another customization is being published."""
-PATIENCE = timedelta(minutes=15)
-
-
-@dataclass(frozen=True)
-class Step:
-    words: str
-    do: Callable[[], None]
 
 
 class Provisioning:
@@ -47,7 +33,6 @@ class Provisioning:
         self._clock = clock
         self._sleep = sleep
         self._rebuilt: set[tuple[str, str]] = set()
-        self._told: set[str] = set()
         self.environment = metadata.environment()
 
     def steps(self) -> list[Step]:
@@ -64,33 +49,10 @@ class Provisioning:
 
     def run(self, say: Callable[[str], None]) -> None:
         """Do every step until nothing is left. Raises Refused, Forbidden, and Unavailable when it takes too long."""
-        until = self._clock() + PATIENCE
-        before: list[str] = []
-        while steps := self.steps():
-            words = [step.words for step in steps]
-            if words == before:
-                self._wait(until, words[0])
-            before = words
-            self._do(steps, say)
-        if before:
+        work = Work("Dynamics 365", say, clock=self._clock, sleep=self._sleep)
+        if work.until_none_is_left(self.steps):
             names = ", ".join(self._wanted.tables)
-            publish = Step(f"publish {names}", partial(self._metadata.publish, self._wanted.tables))
-            while not self._do([publish], say):
-                self._wait(until, publish.words)
-
-    def _do(self, steps: list[Step], say: Callable[[str], None]) -> bool:
-        """Return whether all was done; what was not is found again by the next look."""
-        try:
-            for step in steps:
-                if step.words not in self._told:
-                    say(step.words)
-                self._told.add(step.words)
-                step.do()
-        except (Throttled, Unavailable, OutcomeUnknown) as later:
-            say(f"waits, then looks again: {later}")
-            self._sleep(later.retry_after_s or PAUSE_S)
-            return False
-        return True
+            work.until_done(Step(f"publish {names}", partial(self._metadata.publish, self._wanted.tables)))
 
     def advice(self, field_map: FieldMap) -> list[str]:
         """Return what a person should know although it stops nothing here."""
@@ -193,19 +155,6 @@ class Provisioning:
         self._rebuilt.add((table, key.name))
         self._metadata.rebuild_key(table, key)
 
-    def _wait(self, until: datetime, what: str) -> None:
-        if self._clock() >= until:
-            raise Unavailable(
-                f"not finished after {PATIENCE}: {what}. What was done stays; run again later", remote="Dynamics 365"
-            )
-        self._sleep(PAUSE_S)
-
 
 def _nothing() -> None:
     """The servers are at work; the next pass looks again."""
-
-
-def plan_in_words(environment: Environment, steps: list[Step]) -> list[str]:
-    """Return the plan as a person reads it."""
-    todo = [f"  - {step.words}" for step in steps] or ["  nothing: everything is there"]
-    return [f"Environment {environment.name}, signed in as user {environment.caller}. To do:", *todo]
