@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+# What `make local` simulates: dynamics365 or salesforce.
+CRM    ?= dynamics365
 
 .PHONY: demo test local check bench clean
 
@@ -13,7 +15,7 @@ test: $(VENV)/.ready ## all tests
 	$(RUN) -m pytest -n auto --dist worksteal
 
 local: $(VENV)/.ready ## Azurite, simulators and host, left running
-	$(RUN) -m local
+	$(RUN) -m local --crm $(CRM)
 
 check: $(VENV)/.ready ## lint and types
 	$(RUN) -m ruff check .

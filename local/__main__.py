@@ -6,16 +6,19 @@ Registers the webhook and prints every address and commands to try. Ctrl-C ends 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import requests
 
 from local.azurite import AzuriteError
+from local.desks import DESKS
 from local.stage import KEY, Stage, StageError, interrupt_on_sigterm
 
 PORT = 7071
@@ -25,11 +28,7 @@ TIMEOUT_S = 60
 COMMANDS = """\
 CA={ca}
 # A seller shares an opportunity with Microsoft:
-curl -sS --cacert $CA {dataverse}/_people/create -d '{{"table": "opportunity", "values": {{
-  "name": "Contoso - data platform", "description": "The assessment is done.", "estimatedvalue": 50000,
-  "transactioncurrencyid@odata.bind": "/transactioncurrencies({currency})", "estimatedclosedate": "2027-03-31",
-  "parentaccountid@odata.bind": "/accounts({account})", "parentcontactid@odata.bind": "/contacts({contact})",
-  "cosell_howcanmicrosofthelp": 727000002, "cosell_products": "SOL-15974-MQF", "cosell_syncwithpartnercenter": true}}}}'
+{share}
 
 # Microsoft accepts the deal that was shared last:
 ENGAGEMENT=$(curl -sS --cacert $CA {partner_center}/_state | {python} -c 'import json, sys
@@ -39,8 +38,8 @@ curl -sS --cacert $CA {partner_center}/_people/microsoft_accepts -d "{{\\"engage
 # Look at both sides:
 curl -sS --cacert $CA {partner_center}/_state | {python} -c 'import json, sys
 print(json.dumps(json.load(sys.stdin)["engagements"], indent=2))'
-curl -sS --cacert $CA {dataverse}/_state | {python} -c 'import json, sys
-print(json.dumps(json.load(sys.stdin)["opportunities"], indent=2))'
+curl -sS --cacert $CA {crm}/_state | {python} -c 'import json, sys
+print(json.dumps(json.load(sys.stdin)["{opportunities}"], indent=2))'
 
 # Microsoft brings a deal; a customer asks for a partner:
 curl -sS --cacert $CA -X POST {partner_center}/_people/microsoft_creates_deal
@@ -49,10 +48,12 @@ curl -sS --cacert $CA -X POST {partner_center}/_people/creates_lead
 # What is registered, and what it should be:
 curl -sS '{host}/api/register_webhook?code={key}'
 """
+OPPORTUNITIES = {"dynamics365": "opportunities", "salesforce": "Opportunity"}  # as the simulator's state calls them
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    parser.add_argument("--crm", choices=DESKS, default="dynamics365", help="default dynamics365")
     parser.add_argument("--port", type=int, default=PORT, help=f"of the host; default {PORT}, 0 takes any free one")
     parser.add_argument(
         "--data",
@@ -65,7 +66,7 @@ def main() -> int:
     directory = options.data or Path(tempfile.mkdtemp(prefix="cosell-local-"))
     try:
         print("Starting Azurite, the simulated systems and the host ...", flush=True)
-        with Stage(directory, port=options.port) as stage:
+        with Stage(directory, crm=options.crm, port=options.port) as stage:
             print(_register(stage), _overview(stage), sep="\n\n", flush=True)
             while True:
                 stage.check()
@@ -96,7 +97,13 @@ def _overview(stage: Stage) -> str:
     pages = [f"  {name:24} {url}/_state   {url}/_log" for name, url in stage.urls.items()]
     functions = [f"  {line}" for line in stage.host_says]
     commands = COMMANDS.format(
-        ca=stage.ca_file, host=stage.host_url, key=KEY, python=sys.executable, **stage.urls, **_customer(stage)
+        ca=stage.ca_file,
+        host=stage.host_url,
+        key=KEY,
+        python=sys.executable,
+        share=_command_to_share(stage),
+        opportunities=OPPORTUNITIES[stage.crm],
+        **stage.urls,
     )
     return "\n".join(
         [
@@ -116,38 +123,32 @@ def _overview(stage: Stage) -> str:
     )
 
 
-def _customer(stage: Stage) -> dict[str, str]:
-    """A seller has a customer already; returns the ids that the commands need."""
+def _command_to_share(stage: Stage) -> str:
+    """A seller has a customer already, and leaves the rest to the person; returns the command that does it."""
     session = requests.Session()
     session.trust_env = False
     session.verify = stage.ca_file
+    people, state = f"{stage.urls['crm']}/_people", f"{stage.urls['crm']}/_state"
+    commands: list[str] = []
 
-    def create(table: str, **values: Any) -> str:
-        body = {"table": table, "values": values}
-        answer = session.post(f"{stage.urls['dataverse']}/_people/create", json=body, timeout=TIMEOUT_S)
+    def act(action: str, **arguments: Any) -> Any:
+        answer = session.post(f"{people}/{action}", json=arguments, timeout=TIMEOUT_S)
         answer.raise_for_status()
-        return str(answer.json()["result"])
+        return answer.json()["result"]
 
-    account = create(
-        "account",
-        name="Contoso",
-        address1_line1="1 Example Way",
-        address1_city="Redmond",
-        address1_stateorprovince="WA",
-        address1_postalcode="98052",
-        address1_country="US",
+    def note(action: str, **arguments: Any) -> None:
+        commands.append(f"curl -sS --cacert $CA {people}/{action} -d {quote(json.dumps(arguments, indent=2))}")
+
+    def show() -> Any:
+        return session.get(state, timeout=TIMEOUT_S).json()
+
+    seller = DESKS[stage.crm](act, show)
+    account = seller.create_account(name="Contoso")
+    contact = seller.create_contact(account)
+    DESKS[stage.crm](note, show).create_opportunity(
+        account=account, contact=contact, help="CustomerTechnicalArchitecture"
     )
-    contact = create(
-        "contact",
-        firstname="Sam",
-        lastname="Jones",
-        telephone1="4255550199",
-        emailaddress1="sam.jones@contoso.example",
-        **{"parentcustomerid_account@odata.bind": f"/accounts({account})"},
-    )
-    currencies = session.get(f"{stage.urls['dataverse']}/_state", timeout=TIMEOUT_S).json()["transactioncurrencies"]
-    dollars = next(each for each in currencies if each["isocurrencycode"] == "USD")
-    return {"account": account, "contact": contact, "currency": dollars["transactioncurrencyid"]}
+    return "\n".join(commands)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -39,13 +40,12 @@ PACE = {
     "SWEEP_SCHEDULE": "*/5 * * * * *",
     "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.250",
 }
+CRM_ADDRESS_IN = {"dynamics365": "DYNAMICS365_URL", "salesforce": "SALESFORCE_URL"}
 ADDRESS_IN = {
     "partner_center": "PARTNER_CENTER_URL",
     "partner_center_webhooks": "PARTNER_CENTER_WEBHOOKS_URL",
-    "dataverse": "DYNAMICS365_URL",
     "entra": "ENTRA_AUTHORITY",
 }
-
 
 # A function that no HTTP request calls: name, kind of trigger, schedule or queue.
 PLAIN_FUNCTION = re.compile(r"\w+ +(?:timer|queue) \S")
@@ -121,12 +121,15 @@ class Child:
 class Stage:
     """Everything running, while the `with` block runs.
 
-    `urls` are the simulated systems by name, `host_url` is the app's, `ca_file` what a client must trust to reach them.
+    `urls` are the simulated systems by name, the CRM by the name `crm`, whichever it is; `host_url` is the app's,
+    `ca_file` what a client must trust to reach them.
     """
 
-    def __init__(self, directory: Path, *, port: int = 0, queue_lease_s: int = 600) -> None:
-        """Port 0 takes any free port. `queue_lease_s`: after this time the messages of a killed host come back."""
+    def __init__(self, directory: Path, *, crm: str = "dynamics365", port: int = 0, queue_lease_s: int = 600) -> None:
+        """`crm` is what the setting CRM takes. Port 0 takes any free port. `queue_lease_s`: after this time the
+        messages of a killed host come back."""
         self.directory = directory.resolve()
+        self.crm = crm
         self._port = port
         self._queue_lease_s = queue_lease_s
         self._running = ExitStack()
@@ -136,7 +139,8 @@ class Stage:
         with self._running:
             self.azurite = self._running.enter_context(Azurite(self.directory / "azurite"))
             self._simulators, simulator_settings = self._start_simulators()
-            self.urls = {name: _origin(simulator_settings[setting]) for name, setting in ADDRESS_IN.items()}
+            addresses = {**ADDRESS_IN, "crm": CRM_ADDRESS_IN[self.crm]}
+            self.urls = {name: _origin(simulator_settings[setting]) for name, setting in addresses.items()}
             self.urls["certificates"] = f"https://{simulator_settings['WEBHOOK_CERTIFICATE_HOSTS']}"
             self.ca_file = simulator_settings["REQUESTS_CA_BUNDLE"]
             self._port = _free_port(self._port)
@@ -158,6 +162,8 @@ class Stage:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # An interrupted request would hold its connection, and the simulators wait for what began to connect.
+        clear_frames(traceback)
         self._running.close()
 
     def start_host(self) -> None:
@@ -195,7 +201,7 @@ class Stage:
 
     def _start_simulators(self) -> tuple[Child, dict[str, str]]:
         file = self._fresh("simulators.env")
-        arguments = ["local.simulators", "--settings-file", str(file)]
+        arguments = ["local.simulators", "--crm", self.crm, "--settings-file", str(file)]
         child = Child.start("simulators", arguments, _environment({}), self.directory)
         self._running.callback(child.stop)
         child.wait_until_ready()

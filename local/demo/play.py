@@ -100,8 +100,9 @@ def _shortened(value: Any) -> str:
 # ------------------------------------------------------------ what is shown
 
 
-def story_table(played: Sequence[Played]) -> Table:
-    table = Table(title="Partner Center and Dynamics 365", show_lines=True, expand=True)
+def story_table(crm: str, played: Sequence[Played]) -> Table:
+    """`crm` as people call it."""
+    table = Table(title=f"Partner Center and {crm}", show_lines=True, expand=True)
     table.add_column("", width=1)
     for name, share in {"Step": 4, "Expected": 4, "Seen": 6}.items():
         table.add_column(name, ratio=share)

@@ -2,12 +2,12 @@
 
 A step acts and returns what is expected; how long that may take is not its business. Nothing here touches the deals
 but the portal, the CRM and the product; only the last steps also cut the power and let the product forget what it read.
+The CRM is in the words of local/desks, so the story is the same whichever it is.
 """
 
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,13 +18,9 @@ if TYPE_CHECKING:
     from local.stage import Stage
 
 FOREIGN_URL = "https://other-tool.example/webhook"
-# Choices of the CRM's field "How can Microsoft help?" and of its status reason, as mappings/dynamics365.toml has them.
-CUSTOMER_TECHNICAL_ARCHITECTURE = 727000002
-IN_PROGRESS, ON_HOLD = 1, 2
-PRODUCTS = "SOL-15974-MQF"
+HELP = "CustomerTechnicalArchitecture"
 SLOW_ANSWER_S = 5
 
-FILLED = re.compile(".")
 SYNCHRONIZED = re.compile("^✓")
 
 
@@ -78,23 +74,23 @@ class Story:
 
         def see() -> Mapping[str, Any]:
             sight = self.world.look()
-            own, record = sight.referral_of(self.opportunity), self._record(sight)
+            own, record = sight.referral_of(self.opportunity), sight.opportunity(id=self.opportunity)
             theirs = sight.microsofts_copy(own)
             return {
                 "referral": own.get("type"),
                 "value": _at(own, "details", "dealValue"),
                 "Microsoft is asked for": _at(theirs, "inviteContext", "assistanceRequestCode"),
-                "identifier is the referral's": bool(own) and record["cosell_referralid"] == own["id"],
-                "link": record["cosell_referrallink"],
-                "check mark": record["cosell_syncstatus"],
-                "audit": record["cosell_audit"],
+                "identifier is the referral's": bool(own) and record["referral_id"] == own["id"],
+                "link": record["referral_link"],
+                "check mark": record["sync_status"],
+                "audit": record["audit"],
             }
 
         return Expected(
             {
                 "referral": "Shared",
                 "value": 50000,
-                "Microsoft is asked for": "CustomerTechnicalArchitecture",
+                "Microsoft is asked for": HELP,
                 "identifier is the referral's": True,
                 "link": re.compile("^https://partner.microsoft.com/"),
                 "check mark": SYNCHRONIZED,
@@ -104,8 +100,8 @@ class Story:
         )
 
     def seller_updates(self) -> Expected:
-        changes = {"estimatedvalue": 75000, "estimatedclosedate": "2027-05-31", "description": "Budget approved."}
-        self.world.seller("edit", table="opportunity", id=self.opportunity, values=changes)
+        changes = {"deal_value": 75000, "close_date": "2027-05-31", "notes": "Budget approved."}
+        self.world.seller.edit(self.opportunity, **changes)
         expected = {"value": 75000, "closes": re.compile("^2027-05-31"), "notes": "Budget approved."}
         return Expected(expected, lambda: _details(self.world.look().referral_of(self.opportunity)))
 
@@ -114,11 +110,11 @@ class Story:
         self.world.partner_center("microsoft_accepts", engagement_id=own["engagementId"], msx_id="7-1DEMO0001")
 
         def see() -> Mapping[str, Any]:
-            record = self._record(self.world.look())
+            record = self.world.look().opportunity(id=self.opportunity)
             return {
-                "status": record["cosell_microsoftstatus"],
-                "sellers": record["cosell_microsoftsellers"],
-                "CRM id": record["cosell_microsoftcrmid"],
+                "status": record["microsoft_status"],
+                "sellers": record["microsoft_sellers"],
+                "CRM id": record["microsoft_crm_id"],
             }
 
         sellers = re.compile("Mia Seller")
@@ -134,19 +130,17 @@ class Story:
         def see() -> Mapping[str, Any]:
             sight = self.world.look()
             record = self._invited_record(sight)
-            account = sight.row("accounts", accountid=record.get("_parentaccountid_value"))
-            contact = sight.row("contacts", contactid=record.get("_parentcontactid_value"))
             return {
                 "opportunity": record.get("name"),
-                "status reason": record.get("statuscode"),
-                "account": account.get("name"),
-                "contact": contact.get("emailaddress1"),
+                "state": record.get("state"),
+                "account": sight.account(record.get("account")).get("name"),
+                "contact": sight.contact(record.get("contact")).get("email"),
             }
 
         return Expected(
             {
                 "opportunity": "Adatum - move to the cloud",
-                "status reason": ON_HOLD,
+                "state": "on_hold",
                 "account": "Adatum",
                 "contact": "sue.smith@contoso.example",
             },
@@ -155,8 +149,7 @@ class Story:
 
     def seller_takes_it_on(self) -> Expected:
         record = self._invited_record(self.world.look())
-        values = {"statuscode": IN_PROGRESS}
-        self.world.seller("edit", table="opportunity", id=record["opportunityid"], values=values)
+        self.world.seller.take_on(record["id"])
         return Expected({"referral": "Active / Accepted"}, lambda: {"referral": self._status_of(self.invitation["id"])})
 
     def deal_changes_in_partner_center(self) -> Expected:
@@ -178,22 +171,23 @@ class Story:
         self.lead = self.world.partner_center("creates_lead", changes={"/customerProfile/name": "Litware"})
 
         def see() -> Mapping[str, Any]:
-            lead = self.world.look().row("leads", cosell_referralid=self.lead["id"])
-            return {"company": lead.get("companyname"), "contact": lead.get("lastname"), "open": lead.get("statecode")}
+            lead = self.world.look().lead(referral_id=self.lead["id"])
+            names = {"company": "customer_name", "contact": "contact_last_name", "state": "state"}
+            return {name: lead.get(column) for name, column in names.items()}
 
-        return Expected({"company": "Litware", "contact": "Smith", "open": 0}, see)
+        return Expected({"company": "Litware", "contact": "Smith", "state": "on_hold"}, see)
 
     # ------------------------------------------------------------ when it gets difficult
 
     def both_sides_change(self) -> Expected:
         own = self.world.look().referral_of(self.opportunity)
-        self.world.seller("edit", table="opportunity", id=self.opportunity, values={"estimatedvalue": 81000})
+        self.world.seller.edit(self.opportunity, deal_value=81000)
         changes = {"/details/notes": "Microsoft's architect joins on Monday."}
         self.world.partner_center("partner_edits", referral_id=own["id"], changes=changes)
         return self._on_both_sides({"value": 81000, "notes": changes["/details/notes"]})
 
     def seller_wins(self) -> Expected:
-        self.world.seller("win", opportunity=self.opportunity)
+        self.world.seller.win(self.opportunity)
         own = self.world.look().referral_of(self.opportunity)
         return Expected({"referral": "Closed / Won"}, lambda: {"referral": self._status_of(own["id"])})
 
@@ -219,7 +213,7 @@ class Story:
         own = self.world.look().referral_of(self.opportunity)
 
         self.world.slow_down("partner_center", "PATCH", SLOW_ANSWER_S)
-        self.world.seller("edit", table="opportunity", id=self.opportunity, values={"estimatedvalue": 33000})
+        self.world.seller.edit(self.opportunity, deal_value=33000)
         self.world.until("the product writes to Partner Center", self._write_is_under_way, within_s=15)
         self.stage.kill_host()
         changes = {"/details/notes": "Written while the app was down."}
@@ -255,10 +249,10 @@ class Story:
 
     def one_each(self) -> Expected:
         sight = self.world.look()
-        records = [*sight.rows("opportunities"), *sight.rows("leads")]
-        shared = [record for record in records if record["cosell_syncwithpartnercenter"]]
+        records = [*sight.crm.opportunities(), *sight.crm.leads()]
+        shared = [record for record in records if record["sync_flag"]]
         own = sight.own_referrals()
-        per_referral = {sum(record["cosell_referralid"] == referral["id"] for record in records) for referral in own}
+        per_referral = {sum(record["referral_id"] == referral["id"] for record in records) for referral in own}
         per_record = {sum(_belongs(referral, record) for referral in own) for record in shared}
         seen = {
             "referrals": len(own),
@@ -277,57 +271,18 @@ class Story:
     # ------------------------------------------------------------ their hands and eyes
 
     def _new_opportunity(self, name: str, value: int) -> str:
-        """A seller makes an opportunity that is complete enough to be shared, and asks Microsoft for help."""
-        account = self.world.seller(
-            "create",
-            table="account",
-            values={
-                "name": name.partition(" - ")[0],
-                "address1_line1": "1 Example Way",
-                "address1_city": "Redmond",
-                "address1_stateorprovince": "WA",
-                "address1_postalcode": "98052",
-                "address1_country": "US",
-            },
+        """A seller shares a deal with a new customer, and asks Microsoft for help."""
+        account = self.world.seller.create_account(name=name.partition(" - ")[0])
+        return self.world.seller.create_opportunity(
+            name=name, notes="The assessment is done.", deal_value=value, help=HELP, account=account
         )
-        contact = self.world.seller(
-            "create",
-            table="contact",
-            values={
-                "firstname": "Sam",
-                "lastname": "Jones",
-                "telephone1": "4255550199",
-                "emailaddress1": f"sam.{uuid.uuid4().hex[:6]}@customer.example",
-                "parentcustomerid_account@odata.bind": f"/accounts({account})",
-            },
-        )
-        dollars = self.world.look().row("transactioncurrencies", isocurrencycode="USD")["transactioncurrencyid"]
-        opportunity: str = self.world.seller(
-            "create",
-            table="opportunity",
-            values={
-                "name": name,
-                "description": "The assessment is done.",
-                "estimatedvalue": value,
-                "transactioncurrencyid@odata.bind": f"/transactioncurrencies({dollars})",
-                "estimatedclosedate": "2027-03-31",
-                "parentaccountid@odata.bind": f"/accounts({account})",
-                "parentcontactid@odata.bind": f"/contacts({contact})",
-                "cosell_howcanmicrosofthelp": CUSTOMER_TECHNICAL_ARCHITECTURE,
-                "cosell_products": PRODUCTS,
-                "cosell_syncwithpartnercenter": True,
-            },
-        )
-        return opportunity
-
-    def _record(self, sight: Sight) -> Document:
-        return sight.row("opportunities", opportunityid=self.opportunity)
 
     def _invited_record(self, sight: Sight) -> Document:
-        return sight.row("opportunities", cosell_referralid=self.invitation["id"])
+        return sight.opportunity(referral_id=self.invitation["id"])
 
     def _is_shared(self) -> bool:
-        return bool(SYNCHRONIZED.search(self._record(self.world.look())["cosell_syncstatus"] or ""))
+        record = self.world.look().opportunity(id=self.opportunity)
+        return bool(SYNCHRONIZED.search(record["sync_status"] or ""))
 
     def _status_of(self, referral_id: str) -> str:
         referral = self.world.look().referral(referral_id)
@@ -341,7 +296,8 @@ class Story:
 
         def see() -> Mapping[str, Any]:
             sight = self.world.look()
-            there, here = _details(sight.referral_of(self.opportunity)), _columns(self._record(sight))
+            there = _details(sight.referral_of(self.opportunity))
+            here = _columns(sight.opportunity(id=self.opportunity))
             return {f"{name} there": there[name] for name in values} | {f"{name} here": here[name] for name in values}
 
         return Expected({f"{name} {side}": values[name] for name in values for side in ("there", "here")}, see)
@@ -430,13 +386,12 @@ def _details(referral: Document) -> Document:
 
 
 def _columns(opportunity: Document) -> Document:
-    names = {"value": "estimatedvalue", "closes": "estimatedclosedate", "notes": "description"}
+    names = {"value": "deal_value", "closes": "close_date", "notes": "notes"}
     return {name: opportunity.get(column) for name, column in names.items()}
 
 
 def _belongs(referral: Document, record: Document) -> bool:
-    record_id = record.get("opportunityid") or record.get("leadid")
-    return bool(referral["id"] == record["cosell_referralid"] or referral["externalReferenceId"] == record_id)
+    return bool(referral["id"] == record["referral_id"] or referral["externalReferenceId"] == record["id"])
 
 
 def _at(document: Document, *path: str) -> Any:

@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import unquote_plus
 
 import requests
 from azure.data.tables import TableServiceClient
 from azure.storage.queue import QueueServiceClient
 
+from local.demo.traffic import PURPOSE_IN, WATCHED_TABLES, Purpose
+from local.desks import DESKS, Desk
+from local.desks.desk import Show
 from local.stage import KEY
 
 if TYPE_CHECKING:
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
 MICROSOFT = "msft"
 ANSWER_TIMEOUT_S = 60
 LOOK_EVERY_S = 0.05
-WATCHED_TABLES = 2  # opportunities and leads, one request each
 REST_WITHIN_S = 30
 # One line of Azurite's access log per message that was put on the queue.
 MESSAGE_STORED = re.compile(rb'"POST /\w+/sync-requests/messages[? ][^"]*" 201')
 
-System = Literal["partner_center", "partner_center_webhooks", "dataverse"]
-SIDES: dict[System, str] = {"partner_center": "Partner Center", "dataverse": "CRM"}
+System = Literal["partner_center", "partner_center_webhooks", "crm"]
+Side = Literal["partner_center", "crm"]
+SIDES: dict[Side, str] = {"partner_center": "Partner Center", "crm": "CRM"}
 Document = dict[str, Any]
 
 
@@ -37,19 +39,25 @@ class DemoError(Exception):
 
 
 class Sight:
-    """Both sides at one moment. What is not there (yet) is an empty document."""
+    """Both sides at one moment, the CRM in the words of a desk. What is not there (yet) is an empty document."""
 
-    def __init__(self, partner_center: Document, dataverse: Document) -> None:
+    def __init__(self, partner_center: Document, crm: Desk) -> None:
         self.referrals: list[Document] = [
             referral for engagement in partner_center["engagements"].values() for referral in engagement
         ]
-        self._tables = dataverse
+        self.crm = crm
 
-    def rows(self, table: str) -> list[Document]:
-        return list(self._tables[table])
+    def opportunity(self, **values: Any) -> Document:
+        return _first(self.crm.opportunities(), values)
 
-    def row(self, table: str, **values: Any) -> Document:
-        return _first(self.rows(table), values)
+    def lead(self, **values: Any) -> Document:
+        return _first(self.crm.leads(), values)
+
+    def account(self, account_id: str | None) -> Document:
+        return _first(self.crm.accounts(), {"id": account_id})
+
+    def contact(self, contact_id: str | None) -> Document:
+        return _first(self.crm.contacts(), {"id": contact_id})
 
     def own_referrals(self) -> list[Document]:
         return [referral for referral in self.referrals if referral["organizationId"] != MICROSOFT]
@@ -65,8 +73,11 @@ class Sight:
 
 
 class World:
+    """`seller` is somebody at a desk in the CRM."""
+
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
+        self.seller = self._desk(self._crm_holds)
         self.acted_at = time.monotonic()
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy between programs on this machine
@@ -80,11 +91,6 @@ class World:
     def partner_center(self, action: str, **arguments: Any) -> Any:
         """Somebody acts in Partner Center's portal; local/simulators/partner_center/people.py says how."""
         return self._act("partner_center", action, arguments)
-
-    def seller(self, action: str, **arguments: Any) -> Any:
-        """A seller acts in Dynamics 365; local/simulators/dataverse/people.py says how."""
-        answer = self._act("dataverse", action, arguments)
-        return answer and answer["result"]
 
     def registers(self, **wish: Any) -> Document:
         """The admin asks the app to register the webhook; the answer with its HTTP status added."""
@@ -117,7 +123,8 @@ class World:
     # ------------------------------------------------------------ looking
 
     def look(self) -> Sight:
-        return Sight(*(self._control("GET", system, "/_state") for system in SIDES))
+        partner_center, crm = self._control("GET", "partner_center", "/_state"), self._crm_holds()
+        return Sight(partner_center, self._desk(lambda: crm))
 
     def events(self) -> list[Document]:
         """The events that Partner Center has sent, or tries to, oldest first."""
@@ -141,12 +148,12 @@ class World:
 
     def requests(self) -> Counter[str]:
         """What the product asked since `forget_requests`: reads and writes by system, idle looking around left out."""
-        asked: Counter[str] = Counter()
-        for system, name in SIDES.items():
-            for entry in self.log(system):
-                if not _looks_around(entry):
-                    asked[f"{name} {'reads' if entry['method'] == 'GET' else 'writes'}"] += 1
-        return asked
+        return Counter(
+            f"{name} {purpose}"
+            for side, name in SIDES.items()
+            for purpose in self._purposes(side)
+            if purpose in ("reads", "writes")
+        )
 
     # ------------------------------------------------------------ waiting
 
@@ -182,13 +189,29 @@ class World:
         return not state["deliveries"]["waiting"] and not self._queue.get_queue_properties().approximate_message_count
 
     def _wait_for_polls(self, more: int) -> None:
-        enough = self._looks("dataverse") + more * WATCHED_TABLES
-        self.until("the CRM is polled", lambda: self._looks("dataverse") >= enough, REST_WITHIN_S)
+        enough = self._looks("crm") + more * WATCHED_TABLES
+        self.until("the CRM is polled", lambda: self._looks("crm") >= enough, REST_WITHIN_S)
 
-    def _looks(self, system: System) -> int:
-        return sum(map(_looks_around, self.log(system)))
+    def _looks(self, side: Side) -> int:
+        return self._purposes(side).count("looks around")
+
+    def _purposes(self, side: Side) -> list[Purpose]:
+        purpose_of = PURPOSE_IN[self.stage.crm if side == "crm" else side]
+        return [purpose_of(entry) for entry in self.log(side)]
 
     # ------------------------------------------------------------ how
+
+    def _desk(self, show: Show) -> Desk:
+        return DESKS[self.stage.crm](self._seller_acts, show)
+
+    def _seller_acts(self, action: str, **arguments: Any) -> Any:
+        """A seller acts in the CRM; people.py of its simulator says how."""
+        answer = self._act("crm", action, arguments)
+        return answer and answer["result"]
+
+    def _crm_holds(self) -> Document:
+        held: Document = self._control("GET", "crm", "/_state")
+        return held
 
     def _act(self, system: System, action: str, arguments: Mapping[str, Any]) -> Any:
         self.acted_at = time.monotonic()
@@ -200,13 +223,6 @@ class World:
         if not answer.ok:
             raise DemoError(f"{method} {url} was answered {answer.status_code}: {answer.text}")
         return _json(answer) if answer.content else None
-
-
-def _looks_around(entry: Document) -> bool:
-    """Whether this request asks what has changed at all: the CRM poll and the sweep, which run all the time."""
-    query = unquote_plus(entry["query"])
-    headers = {name.lower(): value for name, value in entry["request_headers"].items()}
-    return "deltatoken" in query or "track-changes" in headers.get("prefer", "") or "$orderby=updatedDateTime" in query
 
 
 def _json(answer: requests.Response) -> Any:

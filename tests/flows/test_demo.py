@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from local.demo.story import STORY
+from local.demo.traffic import PURPOSE_IN
+from local.desks import DESKS
 
 REPOSITORY = Path(__file__).parents[2]
-DEMO = [sys.executable, "-m", "local.demo"]
+DEMO = [sys.executable, "-m", "local.demo", "--crm"]
+WITH_DYNAMICS_365 = [*DEMO, "dynamics365"]
 TIMEOUT_S = 240
 # The demo's own first steps, then one that expects of the product what it does not do.
 WITH_A_WRONG_EXPECTATION = """
@@ -32,7 +36,7 @@ def expect_another_value(step):
 
 until_shared = [step for step in STORY if step.name.startswith("The admin")]
 shared = next(step for step in STORY if step.change == "shared by a seller")
-sys.exit(main(["--deadline", "3"], [*until_shared, expect_another_value(shared), STORY[-1]]))
+sys.exit(main(["--crm", "dynamics365", "--deadline", "3"], [*until_shared, expect_another_value(shared), STORY[-1]]))
 """
 
 
@@ -43,8 +47,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(TIMEOUT_S)
-def test_every_step_of_the_demo_is_as_expected(environment: dict[str, str], tmp_path: Path) -> None:
-    played = run(DEMO, environment)
+@pytest.mark.parametrize("crm", DESKS)
+def test_every_step_of_the_demo_is_as_expected(crm: str, environment: dict[str, str], tmp_path: Path) -> None:
+    played = run([*DEMO, crm], environment)
 
     assert played.returncode == 0, played.stdout
     assert steps_told(played.stdout) == [("✓", step.name) for step in STORY]
@@ -72,7 +77,7 @@ def test_a_step_that_is_not_as_expected_fails_the_demo_and_names_difference_and_
 def test_an_interrupted_demo_ends_at_once_and_leaves_nothing_behind(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    demo = subprocess.Popen(DEMO, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
+    demo = subprocess.Popen(WITH_DYNAMICS_365, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
     wait_until_the_host_is_ready(tmp_path)
 
     demo.send_signal(number)
@@ -84,7 +89,7 @@ def test_an_interrupted_demo_ends_at_once_and_leaves_nothing_behind(
 
 
 def test_the_processes_of_a_killed_demo_end_by_themselves(environment: dict[str, str], tmp_path: Path) -> None:
-    demo = subprocess.Popen(DEMO, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
+    demo = subprocess.Popen(WITH_DYNAMICS_365, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
     wait_until_the_host_is_ready(tmp_path)
     assert processes_in(tmp_path)
 
@@ -95,6 +100,33 @@ def test_the_processes_of_a_killed_demo_end_by_themselves(environment: dict[str,
     while processes_in(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_in(tmp_path) == []
+
+
+ORG = "/services/data/v67.0"
+UPDATED, QUERY = f"GET {ORG}/sobjects/Lead/updated/?start=a&end=b", f"GET {ORG}/query?q=SELECT"
+
+
+@pytest.mark.parametrize(
+    ("call", "parts", "purpose"),
+    [
+        ("POST /services/oauth2/token", [], "prepares"),
+        ("GET /services/data", [], "prepares"),
+        (f"POST {ORG}/composite", [UPDATED, QUERY], "looks around"),
+        (f"GET {ORG}/query/01gRO-2000", [], "looks further"),
+        (f"POST {ORG}/composite", [QUERY], "reads"),
+        (f"GET {ORG}/query", [], "reads"),
+        (f"POST {ORG}/composite", [f"PATCH {ORG}/sobjects/Lead/00Q", QUERY], "writes"),
+        (f"POST {ORG}/composite", [UPDATED, f"DELETE {ORG}/sobjects/Lead/00Q"], "writes"),
+        (f"POST {ORG}/sobjects/Lead", [], "writes"),
+    ],
+)
+def test_a_request_to_salesforce_counts_once_by_what_it_is_for(call: str, parts: list[str], purpose: str) -> None:
+    method, path = call.split(" ")
+    subrequests = [dict(zip(("method", "url"), part.split(" "), strict=True)) for part in parts]
+
+    entry = {"method": method, "path": path, "request_body": json.dumps({"compositeRequest": subrequests})}
+
+    assert PURPOSE_IN["salesforce"](entry) == purpose
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -126,7 +158,7 @@ def steps_told(text: str) -> list[tuple[str, str]]:
 
 def wait_until_the_host_is_ready(directory: Path) -> None:
     deadline = time.monotonic() + 60
-    while not any("ready" in log.read_text().splitlines() for log in directory.glob("cosell-demo-*/host.log")):
+    while not any("ready" in log.read_text().splitlines() for log in directory.glob("cosell-demo-*/*/host.log")):
         assert time.monotonic() < deadline, "the demo's host is not ready after 60 s"
         time.sleep(0.05)
 
