@@ -15,7 +15,7 @@ from shared.write_referral import invite_for_help, patch_referral
 def carry_out(work: Work, plan: Plan) -> bool:
     """Write what the plan says. Returns whether deciding again makes sense: a write may bring back a change."""
     link = work.link
-    work.problems = [*work.view.unreadable.values(), *plan.problems]
+    work.problems = [*work.view.unreadable.values(), *plan.problems, *work.refused.values()]
     work.held = bool(plan.held)
     for note in plan.notes:
         work.note(note)
@@ -27,7 +27,9 @@ def carry_out(work: Work, plan: Plan) -> bool:
     waiting = {*plan.to_partner_center, *plan.to_crm}
     settled = {name: pair for name, pair in plan.base.items() if name not in waiting}
     link.base = settled | {name: link.base[name] for name in waiting if name in link.base}
-    planned = len(work.problems)
+    for name in work.refused:
+        plan.to_crm.pop(name, None)
+    planned, refused_before = len(work.problems), len(work.refused)
     writes = ((plan.to_partner_center, patch_referral), (plan.invite, invite_for_help), (True, update_record))
     for due, write in writes:
         try:
@@ -35,5 +37,7 @@ def carry_out(work: Work, plan: Plan) -> bool:
                 write(work, plan)
         except Permanent as refusal:
             work.fail(refusal)
-    refused = len(work.problems) > planned
-    return plan.writes and not refused and link.state != "tombstone"
+    if len(work.refused) > refused_before:
+        return True  # the rest is decided anew, from what the record holds now
+    failed = len(work.problems) > planned
+    return plan.writes and not failed and link.state != "tombstone"

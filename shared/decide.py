@@ -31,7 +31,8 @@ WORDS: Mapping[Winner, str] = {"partner_center": "Partner Center", "crm": "the C
 class Deal:
     """All that deciding needs to know. Values are canonical, by field name; a side not read stands at its base.
 
-    `shared`: the seller's switch; `invited`: Microsoft is in the engagement already; the times are each server's own.
+    `shared`: the seller's switch; `closed`: fields that the CRM does not let us read; `invited`: Microsoft is in the
+    engagement already; the times are each server's own.
     """
 
     table: TableMap
@@ -39,6 +40,7 @@ class Deal:
     partner_center: Mapping[str, Value]
     crm: Mapping[str, Value]
     shared: bool = True
+    closed: frozenset[str] = frozenset()
     invited: bool = False
     partner_center_updated: datetime | None = None
     crm_modified: datetime | None = None
@@ -72,7 +74,7 @@ class Problem:
     next_step: str
 
     def __str__(self) -> str:
-        return f"{self.label}: {self.message}. {self.next_step}"
+        return f"{self.label}: {self.message.rstrip('.')}. {self.next_step}"
 
 
 @dataclass
@@ -99,11 +101,14 @@ def decide(deal: Deal) -> Plan:
         plan.held = "Sync with Partner Center is No"
         return plan
     lifecycle = deal.table.lifecycle
+    if lifecycle.name in deal.closed:
+        return plan  # without it nothing can be said about the rest
     _decide_field(deal, lifecycle, plan, sendable=True)
     sendable = _is_sendable(deal, plan)
     invitation = sendable and _wants_microsoft(deal)
     for field in deal.table.fields:
-        if field is not lifecycle and not (invitation and field is deal.table.assistance):
+        decided = field is lifecycle or field.name in deal.closed or (invitation and field is deal.table.assistance)
+        if not decided:
             _decide_field(deal, field, plan, sendable=sendable)
     if invitation:
         _invite(deal, plan)
@@ -158,6 +163,7 @@ def _decide_field(deal: Deal, field: Field, plan: Plan, *, sendable: bool) -> No
     moved_here = base is None or base[1] != crm
     if not moved_there and not moved_here:
         return
+    winner: Winner | None = None
     try:
         if moved_there and moved_here:
             if field.lens.agree(partner_center, crm):
@@ -175,7 +181,8 @@ def _decide_field(deal: Deal, field: Field, plan: Plan, *, sendable: bool) -> No
         else:
             _carry_to_partner_center(deal, field, plan, partner_center, crm, sendable=sendable)
     except Unmapped as unmapped:
-        sender = WORDS["partner_center" if moved_there and not moved_here else "crm"]
+        # Before there is a winner it was tried whether the CRM's value is Partner Center's.
+        sender = WORDS[winner or "partner_center"]
         plan.problems.append(without_counterpart(field, sender, unmapped))
 
 

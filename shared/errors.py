@@ -12,7 +12,8 @@ CosellError
 `-- Permanent           repeating cannot help; a person acts, then replays
     |-- Refused             validation: the remote or our own rules name what is wrong
     |-- Forbidden           the signed-in identity lacks a right
-    `-- NotFound            the referral, record or row does not exist (or may not be seen)
+    `-- NotFound            the referral, record or row does not exist
+        `-- NotVisible          ... or may not be seen: the remote does not tell which
 """
 
 from __future__ import annotations
@@ -111,4 +112,8 @@ class Forbidden(Permanent):
 
 
 class NotFound(Permanent):
-    """What was addressed does not exist, or may not be seen."""
+    """What was addressed does not exist."""
+
+
+class NotVisible(NotFound):
+    """What was addressed does not exist, or may not be seen by us any more."""

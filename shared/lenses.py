@@ -228,7 +228,13 @@ class Money(_Projected):
         return {"amount": _digits(rounded), "currency": partner_center["currency"] or self.only_currency}
 
     def to_partner_center(self, crm: Value, partner_center: Value) -> Value:
-        return partner_center if crm == self.to_crm(partner_center, crm) else crm
+        return partner_center if self.agree(partner_center, crm) else crm
+
+    def agree(self, partner_center: Value, crm: Value) -> bool:
+        try:
+            return bool(self.to_crm(partner_center, crm) == crm)
+        except Unmapped:  # a currency that the CRM cannot hold
+            return False
 
     @staticmethod
     def _value(amount: Any, currency: Any) -> Value:

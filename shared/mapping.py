@@ -77,6 +77,11 @@ class Columns:
     audit: str = ""
     sync_status: str = ""
 
+    @property
+    def optional(self) -> frozenset[str]:
+        """Those that only show something."""
+        return frozenset({self.referral_link, self.audit, self.sync_status} - {""})
+
 
 @dataclass(frozen=True)
 class Related:

@@ -190,14 +190,14 @@ class Services:
         return Dataverse(self._remote("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), self._shapes)
 
     def _salesforce(self) -> Crm:
-        from shared.remote.salesforce import API_PATH, Salesforce
+        from shared.remote.salesforce import API_PATH, TIMEOUT_S, Salesforce
         from shared.remote.salesforce_errors import DIALECT
         from shared.remote.salesforce_limits import DailyBudget
 
         settings, user = self.settings(SalesforceSettings), self.salesforce_sign_in()
         url = f"{settings.url}/{API_PATH}/{settings.api_version}"
         budget = DailyBudget(settings.api_reserve)
-        remote = self._remote("Salesforce", url, user, DIALECT, pause_after=budget)
+        remote = self._remote("Salesforce", url, user, DIALECT, pause_after=budget, timeout_s=TIMEOUT_S)
         return Salesforce(remote, self._shapes, user_id=lambda: user.user_id, clock=self.clock)
 
     def salesforce_sign_in(self) -> SalesforceSignIn:

@@ -275,8 +275,8 @@ class SalesforceSettings(Group):
     @property
     def login_host(self) -> str:
         """The audience of a signed assertion."""
-        sandbox = ".sandbox.my.salesforce.com" in self.url
-        return self.audience or f"https://{'test' if sandbox else 'login'}.salesforce.com"
+        is_for_tests = ".sandbox.my." in self.url or ".scratch.my." in self.url
+        return self.audience or f"https://{'test' if is_for_tests else 'login'}.salesforce.com"
 
 
 CRM_SETTINGS: Mapping[str, type[Group]] = {"dynamics365": Dynamics365Settings, "salesforce": SalesforceSettings}

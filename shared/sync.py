@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shared.act import carry_out
 from shared.decide import decide
-from shared.errors import NotFound, Permanent, Retryable, Unavailable, VersionConflict
+from shared.errors import NotFound, NotVisible, Permanent, Retryable, Unavailable, VersionConflict
 from shared.find import Nothing, find_deal
 from shared.lifecycle import was_accepted
 from shared.logs import log
@@ -56,7 +56,8 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return Outcome("coalesced", found.deal)
     if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
         return Outcome("ignored", found.deal, f"the field map has no table {found.link.record.table} any more")
-    if found.link and found.link.state == "tombstone" and request.cause != "operator":
+    may_be_back = request.cause == "operator" or (request.record and not request.deleted)
+    if found.link and found.link.state == "tombstone" and not may_be_back:
         return Outcome("ignored", found.deal, "the record was deleted in the CRM")
     if found.link and found.link.record and request.record and request.record != found.link.record:
         return Outcome("ignored", found.deal, f"{request.record} was converted to {found.link.record}")
@@ -154,7 +155,8 @@ def _finish(work: Work, sides: frozenset[Side]) -> Outcome:
 
 def _outcome(work: Work) -> Outcome:
     if work.problems:
-        return Outcome("failed", work.link.deal, work.failure)
+        # The words can quote what people entered: they stand in the audit, not in the log.
+        return Outcome("failed", work.link.deal, ", ".join(problem.label for problem in work.problems))
     return Outcome("written" if work.wrote else "agreed", work.link.deal)
 
 
@@ -185,11 +187,13 @@ def _round(work: Work, sides: frozenset[Side]) -> None:
 def _read(work: Work, sides: frozenset[Side]) -> bool:
     """Read the sides; returns whether the record is still there."""
     if work.link.state == "tombstone":
-        work.link.state = "active"  # an operator asks: perhaps the record was restored
+        work.link.state = "active"  # perhaps the record was restored
     try:
         work.view.read(sides)
     except NotFound as gone:
         if work.link.record is None or gone.remote != work.services.crm.name:
+            raise
+        if isinstance(gone, NotVisible) and not work.request.deleted:
             raise
         work.record_is_gone()
         return False

@@ -39,6 +39,7 @@ class View:
     fresh: frozenset[Side] = frozenset()
     overdue: frozenset[Side] = frozenset()
     unreadable: dict[str, Problem] = member(default_factory=dict)
+    closed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.overdue = self.link.unsettled
@@ -91,19 +92,13 @@ class View:
     def refresh(self) -> None:
         """Take the canonical values anew from what was read."""
         self.unreadable = self._closed()
-        closed = frozenset(self.unreadable)
-        self.partner_center = self.partner_center_of(self.table, closed)
-        self.crm = {
-            field.name: self._base(field)[1] if field.name in closed else self._crm(field)
-            for field in self.table.fields
-        }
+        self.closed = frozenset(self.unreadable)
+        self.partner_center = self.partner_center_of(self.table)
+        self.crm = {field.name: self._crm(field) for field in self.table.fields}
 
-    def partner_center_of(self, table: TableMap, closed: frozenset[str] = frozenset()) -> dict[str, Value]:
-        """Return Partner Center's values as this table's fields see them; `closed` fields stand at their base."""
-        return {
-            field.name: self._base(field)[0] if field.name in closed else self._partner_center(field)
-            for field in table.fields
-        }
+    def partner_center_of(self, table: TableMap) -> dict[str, Value]:
+        """Return Partner Center's values as this table's fields see them."""
+        return {field.name: self._partner_center(field) for field in table.fields}
 
     def wrote_record(self, record: Record) -> None:
         """Take over what a write brought back; it may lack columns of related rows, which a write does not change."""
@@ -119,6 +114,7 @@ class View:
             partner_center=self.partner_center,
             crm=self.crm,
             shared=self.is_shared,
+            closed=self.closed,
             invited=bool(self.link.microsoft_referral_id) or bool(self.own and self._invited_by_microsoft(self.own)),
             partner_center_updated=_moment(self.own.updated) if self.own else None,
             crm_modified=self.record.modified if self.record else None,
@@ -196,12 +192,14 @@ class View:
             link.audit_text = str(self.system_value(self.table.columns.audit) or "")
 
     def _closed(self) -> dict[str, Problem]:
-        """The fields that the CRM does not let us read: named, and left alone on both sides until it does."""
+        """The fields, and the columns of our own, that the CRM does not let us read: named, and left alone."""
         why = self.record.unreadable if self.record else {}
+        places = {field.name: (field.label, field.lens.columns) for field in self.table.fields}
+        places |= {column: (column, (column,)) for column in self.table.columns.optional}
         return {
-            field.name: Problem(field.label, f"{column} may not be read", why[column])
-            for field in self.table.fields
-            for column in field.lens.columns
+            name: Problem(label, f"{column} may not be read", why[column])
+            for name, (label, columns) in places.items()
+            for column in columns
             if column in why
         }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class Work:
     """`problems` is empty when all is well. `said` is what was done, `notes` what was decided: the words that the CRM's
     Audit field shows. `held`: the seller wants nothing written. `interrupted`: the intent of a run that did not finish.
+    `refused`: what the CRM did not take in this round, by field (or column of our own): it is not tried again.
     """
 
     services: Services
@@ -35,6 +36,7 @@ class Work:
     said: list[str] = field(default_factory=list)
     wrote: bool = False
     held: bool = False
+    refused: dict[str, Problem] = field(default_factory=dict)
     interrupted: Intent | None = None
     _entries: list[AuditEntry] = field(default_factory=list)
 
@@ -53,14 +55,24 @@ class Work:
 
     def begin_round(self) -> None:
         """Forget what an earlier round found wrong: it is looked at anew."""
-        self.problems = []
+        self.problems, self.refused = [], {}
 
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
     def fail(self, refusal: Permanent) -> None:
-        """Keep what a remote refused for a person to mend, under the name the field has in the CRM."""
+        """Keep what a remote refused for a person to mend."""
+        self.problems.append(self._problem(refusal))
+        self._add("failed", message=str(refusal), request_id=refusal.request_id)
+
+    def refuse(self, name: str, refusal: Permanent) -> None:
+        """Go on without a field, or a column of our own, that the CRM does not take."""
+        self.fail(refusal)
+        self.refused[name] = self.problems[-1]
+
+    def _problem(self, refusal: Permanent) -> Problem:
+        """The refusal under the name that the field has in the CRM."""
         # Of two fields with one place (our team, and Microsoft's that is only shown) the one that is sent counts.
         fields = sorted(self.view.table.fields, key=lambda field: bool(field.to_partner_center))
         labels = {place: field.label for field in fields for place in (*field.lens.columns, *field.lens.pointers)}
@@ -68,8 +80,7 @@ class Work:
         named = labels.get(refusal.field) or labels.get(f"/{refusal.field}") if refusal.field else ""
         where = named or refusal.field or refusal.remote
         next_step = refusal.next_step or "Correct it on either side: any change to the deal tries again"
-        self.problems.append(Problem(where, str(refusal), next_step))
-        self._add("failed", message=str(refusal), request_id=refusal.request_id)
+        return Problem(where, str(refusal), next_step)
 
     def conflicted(self, conflict: VersionConflict) -> None:
         """A conditional write met a newer version: nothing was written, and everything is decided anew."""

@@ -5,12 +5,13 @@ Every write carries the line for the Audit field and the status with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.create import new_record
 from shared.decide import Change, Plan
-from shared.errors import Forbidden, NotFound, Permanent, Refused
+from shared.errors import Forbidden, NotFound, NotVisible, Permanent, Refused
 from shared.lenses import Value, shortened
 from shared.lifecycle import is_closed, is_writable
 from shared.mapping import TableMap
@@ -92,10 +93,7 @@ def update_record(work: Work, plan: Plan) -> None:
         refused = next((name for name in plan.to_crm if refusal.field in fields[name].lens.columns), "")
         if not refused:
             raise
-        # What the CRM takes of the rest is written all the same.
-        work.fail(refusal)
-        del plan.to_crm[refused]
-        update_record(work, plan)
+        work.refuse(refused, refusal)
         return
     if link.state != "tombstone":
         for name in plan.to_crm:
@@ -125,21 +123,29 @@ def write_record(
     view, link = work.view, work.link
     assert link.record is not None
     before = view.record.version if view.record else link.record_version
-    columns = {**_shown(work, view.table, doing), **columns}
     audited = {name: [change.before, change.after] for name, change in changes.items()}
+    sent = _allowed(work, {**_shown(work, view.table, doing), **columns})
+    if not sent:
+        return
     work.started("crm", f"update {link.record.table}", audited, writing)
     try:
-        written = work.services.crm.update(link.record, columns, before)
+        written = work.services.crm.update(link.record, sent, before)
+    except NotVisible:
+        raise
     except NotFound:
         work.record_is_gone()
         return
-    except Permanent:
+    except Permanent as refusal:
+        if refusal.field in view.table.columns.optional and refusal.field in sent:
+            work.refuse(refusal.field, refusal)
+            write_record(work, columns, changes, doing, writing)
+            return
         # Part of it may be written: a closing is two calls. What the record holds now has to be read.
         view.record = work.services.crm.read(link.record)
         view.refresh()
         raise
     view.wrote_record(written)
-    _remember_shown(work, columns)
+    _remember_shown(work, sent)
     work.done("crm", f"update {link.record.table}", audited, before, written.version)
 
 
@@ -147,15 +153,14 @@ def _create_in(work: Work, table: TableMap, own: Referral, more: Mapping[str, An
     view, link = work.view, work.link
     new = new_record(table, view.partner_center_of(table))
     work.problems = new.problems
-    shown = _shown(work, table, f"Created from Partner Center referral {own.id}")
-    columns = {**new.values, **(more or {}), **_identity(work, table, own), **shown}
-    related = [row for rows in table.related for row in rows.rows(own.document)]
     created = {column: [None, value] for column, value in new.values.items()}
     work.started("crm", f"create {table.table}", created)
-    record, is_new = _created(work, table, own, columns, related, created)
+    draft = Draft(table, {**new.values, **(more or {}), **_identity(work, table, own)}, own)
+    record, is_new = _created(work, draft)
+    created = {column: pair for column, pair in created.items() if column in draft.columns}
     link.record = record.ref
     if is_new:
-        _remember_shown(work, columns)
+        _remember_shown(work, draft.columns)
     else:
         link.audit_text = str(record.values.get(table.columns.audit) or "")  # what is written there goes on
     view.record = None
@@ -165,29 +170,58 @@ def _create_in(work: Work, table: TableMap, own: Referral, more: Mapping[str, An
     work.done("crm", operation, created if is_new else {}, after=record.version)
 
 
-def _created(
-    work: Work,
-    table: TableMap,
-    own: Referral,
-    columns: dict[str, Any],
-    related: Sequence[RelatedRow],
-    mapped: dict[str, list[Any]],
-) -> tuple[Record, bool]:
-    """Create the record; a field that the CRM refuses is left out, so that the deal arrives.
+@dataclass
+class Draft:
+    """A record to create, and the rows that it refers to; what the CRM refuses of it is left out."""
 
-    Deciding then finds that field to differ, and writing it tells what is wrong with it.
+    table: TableMap
+    columns: dict[str, Any]
+    own: Referral
+    related: list[RelatedRow] = field(default_factory=list)
+    refused: dict[str, Permanent] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.related = [row for rows in self.table.related for row in rows.rows(self.own.document)]
+
+    def do_without(self, refusal: Permanent) -> bool:
+        """Leave out what a refusal is about, so that the deal arrives. Returns whether it can be done without."""
+        if refusal.part.isdecimal():
+            return self._do_without_related(int(refusal.part), refusal)
+        fields = (each.lens.columns for each in self.table.fields if refusal.field in each.lens.columns)
+        # All of a field: an amount without its currency would be another amount.
+        left_out = {column for of_field in fields for column in of_field}
+        left_out |= {refusal.field} & self.table.columns.optional
+        left_out &= self.columns.keys()
+        for column in left_out:
+            del self.columns[column]
+            self.refused[column] = refusal
+        return bool(left_out)
+
+    def _do_without_related(self, number: int, refusal: Permanent) -> bool:
+        row, column = self.related[number], refusal.field.rpartition(".")[2]
+        if column in row.values and column not in row.match:
+            values = {name: value for name, value in row.values.items() if name != column}
+            self.related[number] = replace(row, values=values)
+        else:
+            del self.related[number]
+        return True
+
+
+def _created(work: Work, draft: Draft) -> tuple[Record, bool]:
+    """Create the record. What the CRM refuses of it, deciding finds to differ, and writing it tells what is wrong.
+
+    Of a refused row that it refers to only this note tells.
     """
     while True:
+        shown = _shown(work, draft.table, f"Created from Partner Center referral {draft.own.id}")
+        draft.columns |= {column: text for column, text in shown.items() if column not in draft.refused}
         try:
-            return work.services.crm.create(table.table, own.id, columns, related)
+            return work.services.crm.create(draft.table.table, draft.own.id, draft.columns, draft.related)
         except (Refused, Forbidden) as refusal:
-            fields = (field.lens.columns for field in table.fields if refusal.field in field.lens.columns)
-            # All of it: an amount without its currency would be another amount.
-            left_out = [column for of_field in fields for column in of_field if column in mapped]
-            if not left_out:
-                raise
-            for column in left_out:
-                del columns[column], mapped[column]
+            if not draft.do_without(refusal):
+                # A mandatory field that was refused before is missing now: the first refusal tells why.
+                raise draft.refused.get(refusal.field, refusal) from None
+            work.note(f"{refusal.field or draft.table.table} was left out: {refusal}")
 
 
 # ---------------------------------------------------------------- what the CRM shows
@@ -229,6 +263,13 @@ def _marked_name(work: Work) -> dict[str, Any]:
         return {}
     marked = f"{'✗ ' if work.problems else name.mark}{name.read_crm(record.values)}"
     return {} if record.values[name.column] == marked else {name.column: marked}
+
+
+def _allowed(work: Work, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out those of our own columns that the CRM hides or has refused: no reason to write nothing."""
+    hidden = work.view.record.unreadable.keys() if work.view.record else set()
+    spared = work.view.table.columns.optional & {*hidden, *work.refused}
+    return {column: value for column, value in columns.items() if column not in spared}
 
 
 def _remember_shown(work: Work, columns: Mapping[str, Any]) -> None:

@@ -32,8 +32,8 @@ ASK_AGAIN_S = 300.0
 class TokenSource(Protocol):
     """Gives access tokens for one audience; safe to share between threads."""
 
-    def token(self, *, fresh: bool = False) -> str:
-        """Return a token that is still good for minutes; `fresh`: not the one given before. Raises SignInFailed."""
+    def token(self, *, refused: str = "") -> str:
+        """Return a token that is still good for minutes, and not the one that was `refused`. Raises SignInFailed."""
 
 
 class CachedToken(ABC):
@@ -45,9 +45,10 @@ class CachedToken(ABC):
         self._token = ""
         self._renew_at = datetime.min.replace(tzinfo=UTC)
 
-    def token(self, *, fresh: bool = False) -> str:
+    def token(self, *, refused: str = "") -> str:
         with self._lock:
-            if fresh or self._clock() >= self._renew_at:
+            # Of many calls that one expired session refuses, only the first finds it still in place.
+            if self._token == refused or self._clock() >= self._renew_at:
                 self._token, expires = self._fetch()
                 self._renew_at = expires - EARLY
             return self._token

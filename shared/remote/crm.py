@@ -69,7 +69,8 @@ class Crm(Protocol):
         """Create the record that carries `referral_id` and return it as read back, and True.
 
         If there is one already (a run that crashed, a race, an earlier connector) nothing of it is written: it is
-        returned as it is, and False. Running twice makes one record. Raises Refused (with the column), Forbidden.
+        returned as it is, and False. Running twice makes one record. Raises Refused, Forbidden: with the column, and
+        for a related row with its number in `related` as `part` and its table before the column.
         """
 
     def update(self, ref: RecordRef, values: Mapping[str, Any], version: str) -> Record:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid5
 
-from shared.errors import Refused, VersionConflict
+from shared.errors import Permanent, Refused, VersionConflict
 from shared.remote.crm import RelatedRow
 from shared.remote.dataverse_errors import DUPLICATES
 from shared.remote.http import Remote
@@ -154,9 +154,13 @@ class Rows:
         """Find each row, or make it, and return what binds the record to those that have a link."""
         bound = Bound()
         ids: dict[str, tuple[str, str]] = {}
-        for wanted in related:
+        for number, wanted in enumerate(related):
             row = self._find(wanted.table, wanted.match, only_active=True)
-            row_id = str(row[primary_id(wanted.table)]) if row else self._make(wanted, ids.get(wanted.parent))
+            try:
+                row_id = str(row[primary_id(wanted.table)]) if row else self._make(wanted, ids.get(wanted.parent))
+            except Permanent as refused:
+                refused.part, refused.field = str(number), f"{wanted.table}.{refused.field}"
+                raise
             if wanted.link:
                 ids[wanted.link] = (wanted.table, row_id)
                 bound.add(wanted.link, wanted.table, row_id, {})

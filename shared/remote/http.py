@@ -179,7 +179,7 @@ class Remote:
             return retrying(self._attempt, call)
         except Throttled as throttled:
             seconds = UNNAMED_PAUSE_S if throttled.retry_after_s is None else throttled.retry_after_s
-            self._pause(Pause(seconds, "it asked for a pause"))
+            self._pause(Pause(seconds, f"it asked for a pause ({throttled})"))
             raise
 
     def json(self, method: str, path_or_url: str, *, create: bool = False, **options: Any) -> Any:
@@ -211,13 +211,13 @@ class Remote:
 
     def _pause(self, pause: Pause) -> None:
         until = self._clock() + timedelta(seconds=pause.seconds)
-        if self._not_before is None or until >= self._not_before:
+        if self._not_before is None or until > self._not_before:
             self._not_before, self._why_paused = until, pause.why
 
     def _attempt(self, call: _Call) -> requests.Response:
         response = self._send(call)
         if response.status_code == 401 and self._token_source:
-            response = self._send(call, fresh_token=True)
+            response = self._send(call, refused=_token_of(response))
         if pause := self._pause_after(response):
             self._pause(pause)
         if not 200 <= response.status_code < 300:
@@ -229,8 +229,8 @@ class Remote:
             raise self._failure(call, failed)
         return response
 
-    def _send(self, call: _Call, *, fresh_token: bool = False) -> requests.Response:
-        token = self._token_source.token(fresh=fresh_token) if self._token_source else None
+    def _send(self, call: _Call, *, refused: str = "") -> requests.Response:
+        token = self._token_source.token(refused=refused) if self._token_source else None
         started = time.perf_counter()
         status: int | None = None
         try:
@@ -294,6 +294,11 @@ class _Bearer(requests.auth.AuthBase):
         if self._token:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+
+def _token_of(response: requests.Response) -> str:
+    """Return the token that a call was signed with."""
+    return str(response.request.headers.get("Authorization", "")).removeprefix("Bearer ")
 
 
 def _body(json: Any, data: Mapping[str, str] | bytes | None) -> tuple[bytes | None, dict[str, str]]:

@@ -10,19 +10,17 @@ https://developer.salesforce.com/docs/platform/api-rest/guide/intro_rest.html
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from datetime import datetime, timedelta
-from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from shared.errors import NotFound, OutcomeUnknown, Permanent, Refused
+from shared.errors import NotFound, NotVisible, OutcomeUnknown, Permanent, Refused
 from shared.model import ChangePage, Record, RecordRef
 from shared.remote.crm import RelatedRow, TableShape
 from shared.remote.http import Remote, utc_now
 from shared.remote.salesforce_changes import ChangeFeed
-from shared.remote.salesforce_composite import Part, query, send
-from shared.remote.salesforce_errors import INVALID_FIELD
+from shared.remote.salesforce_composite import Part, query, refers, send, unreferring
+from shared.remote.salesforce_hidden import columns_without
 from shared.remote.salesforce_related import RelatedRows, write_headers
 from shared.remote.salesforce_rows import (
     PREFIXES,
@@ -37,6 +35,8 @@ from shared.remote.salesforce_rows import (
 API_PATH = "services/data"
 """With the version to be appended to the org's address."""
 
+TIMEOUT_S = (5.0, 60.0)
+"""A write may set the org's own flows going; a claim on a deal lasts longer than this."""
 READ, WRITE = "read", "write"
 FORGET_UNREADABLE = timedelta(minutes=15)
 """How long a field that the org says is not there is left out of what is read: then an admin may have mended it."""
@@ -63,8 +63,6 @@ class Salesforce:
         self._user_id = user_id
         self._clock = clock
         self._related = RelatedRows(remote)
-        # Two deals of one new customer, on two threads, are to get one account.
-        self._one_at_a_time = Lock()
         self._unreadable: dict[tuple[str, str], tuple[datetime, str]] = {}
 
     def record_named(self, table: str, text: str) -> RecordRef | None:
@@ -74,9 +72,22 @@ class Salesforce:
     def read(self, ref: RecordRef) -> Record:
         record = self._first(ref.table, where({"Id": ref.id}))
         if record is None:
-            words = "does not exist, or the integration user may not see it"
-            raise NotFound(f"{self.name}: {ref} {words}", remote=self.name)
+            raise self._not_visible(ref)
         return record
+
+    def _not_visible(self, ref: RecordRef) -> NotFound:
+        """What is not shared with the user is left out of every answer, as if it were not there.
+
+        Of a deleted record the bin tells for two weeks.
+        """
+        soql = f"{select(ref.table, ['IsDeleted'])} WHERE {where({'Id': ref.id})}"
+        if self._remote.json("GET", "queryAll", params={"q": soql})["records"]:
+            return NotFound(f"{self.name}: {ref} was deleted", remote=self.name)
+        return NotVisible(
+            f"{self.name}: {ref} does not exist, or the integration user may not see it",
+            next_step="give the integration user View All on the object (permission set Cosell_Sync), then replay",
+            remote=self.name,
+        )
 
     def find_by_referral(self, table: str, referral_id: str) -> Record | None:
         return self._first(table, where({self._shapes[table].referral_id: referral_id}))
@@ -86,31 +97,30 @@ class Salesforce:
     ) -> tuple[Record, bool]:
         """Upsert by the external id on the referral id, with what the record refers to, all in one transaction.
 
+        Salesforce knows no upsert that only creates: one that somebody makes between our look and the write gets
+        `values`, unless it has a contact, whom only a create may name.
         https://developer.salesforce.com/docs/platform/api-rest/guide/dome-upsert.html
         """
-        with self._one_at_a_time if related else nullcontext():
+        existing = self.find_by_referral(table, referral_id)
+        if existing:
+            return existing, False
+        try:
+            return self._create(table, referral_id, values, related)
+        except (OutcomeUnknown, Permanent) as failed:
+            # It may be there all the same: made by this very call, or by a run that was quicker.
+            if isinstance(failed, Permanent) and failed.part:
+                raise
             existing = self.find_by_referral(table, referral_id)
-            if existing:
-                return existing, False
-            try:
-                return self._create(table, referral_id, values, related)
-            except (OutcomeUnknown, Permanent) as failed:
-                # It may be there all the same: made by this very call, or by a run that was quicker.
-                if isinstance(failed, Permanent) and failed.part not in ("", WRITE):
-                    raise
-                existing = self.find_by_referral(table, referral_id)
-                if existing is None:
-                    raise
-                return existing, False
+            if existing is None:
+                raise
+            return existing, False
 
     def update(self, ref: RecordRef, values: Mapping[str, Any], version: str) -> Record:
-        write = Part(
-            WRITE,
-            "PATCH",
-            f"sobjects/{ref.table}/{ref.id}",
-            values,
-            {**unmodified_since(version), **write_headers(ref.table)},
-        )
+        address, headers = f"sobjects/{ref.table}/{ref.id}", {**unmodified_since(version), **write_headers(ref.table)}
+        if any(map(refers, values.values())):
+            self._remote.request("PATCH", address, json=values, headers=headers)
+            return self.read(ref)
+        write = Part(WRITE, "PATCH", address, values, headers)
 
         def ask(columns: Sequence[str]) -> Record | None:
             soql = f"{select(ref.table, columns)} WHERE {where({'Id': ref.id})}"
@@ -118,7 +128,7 @@ class Salesforce:
 
         written = self._seeing(ref.table, ask)
         if written is None:
-            raise NotFound(f"{self.name}: {ref} was written but may not be read", remote=self.name)
+            raise self._not_visible(ref)
         return written
 
     def converted_to(self, lead: RecordRef) -> RecordRef | None:
@@ -146,19 +156,22 @@ class Salesforce:
         column = self._shapes[table].referral_id
         body = {name: value for name, value in values.items() if name != column}
         address = f"sobjects/{table}/{column}/{quote(referral_id, safe='')}"
+        headers = write_headers(table)
 
         def ask(columns: Sequence[str]) -> tuple[Record, bool]:
             def parts(links: Mapping[str, str]) -> list[Part]:
-                return [Part(WRITE, "PATCH", address, {**body, **links}, write_headers(table, creating=True))]
+                return [Part(WRITE, "PATCH", address, {**unreferring(body), **links}, headers)]
 
             soql = f"{select(table, columns)} WHERE {where({column: referral_id})}"
             answers = self._related.make_with(table, related, parts, query(READ, soql))
             record = self._record_of(table, columns, answers[READ])
             if record is None:
-                raise NotFound(f"{self.name}: {table} {answers[WRITE]['id']} was made but may not be read")
+                raise self._not_visible(RecordRef(table, answers[WRITE]["id"]))
             return record, bool(answers[WRITE].get("created", True))
 
-        return self._seeing(table, ask)
+        record, is_new = self._seeing(table, ask)
+        exact = {name: value for name, value in body.items() if refers(value)}
+        return (self.update(record.ref, exact, record.version) if is_new and exact else record), is_new
 
     # ------------------------------------------------------------ reading
 
@@ -189,23 +202,20 @@ class Salesforce:
             try:
                 return ask(columns)
             except Refused as refused:
-                if (
-                    refused.code != INVALID_FIELD
-                    or refused.part == WRITE
-                    or not self._leave_out(table, columns, refused)
-                ):
+                if refused.part == WRITE or not self._leave_out(table, columns, refused):
                     raise
 
     def _left_out(self, table: str) -> dict[str, str]:
         """Return the columns that cannot be read now, and what a person can do about each."""
         now = self._clock()
-        return {column: why for (of, column), (until, why) in self._unreadable.items() if of == table and until > now}
+        known = list(self._unreadable.items())  # other threads add to it
+        return {column: why for (of, column), (until, why) in known if of == table and until > now}
 
     def _leave_out(self, table: str, columns: Sequence[str], refused: Refused) -> bool:
         """Remember the columns that an answer complained about. Returns whether there are any that can be spared."""
-        shape, named = self._shapes[table], refused.field.lower()
+        shape = self._shapes[table]
         needed = {shape.referral_id, shape.sync_flag, "Id", "LastModifiedDate"}
-        hidden = [c for c in columns if named in (c.lower(), *c.lower().split(".")) and c not in needed]
+        hidden = [column for column in columns_without(table, columns, refused) if column not in needed]
         until = self._clock() + FORGET_UNREADABLE
         for column in hidden:
             self._unreadable[table, column] = (until, refused.next_step)

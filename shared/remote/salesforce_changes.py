@@ -36,13 +36,18 @@ UPDATED_REACHES_BACK = timedelta(days=29)
 DELETED_REACHES_BACK = timedelta(days=14)
 """The windows end at 30 and at 15 days; a day is left for what the clocks differ."""
 
+REMEMBERED = 5_000
+"""A row in Table Storage ends at 1 MiB; what is not remembered is only looked at once more."""
+STAMP = "SystemModstamp"
 ROWS = "rows"
+FIRST_ROWS = f"{ROWS}0"
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """`since`: up to when everything was reported, "" before the first poll; `seen`: the versions reported after that,
-    less the overlap. `whole`: report every record there is; `columns`: what the versions were made of.
+    """`since`: up to when everything was reported, "" before the first poll; `seen`: the versions reported since then
+    and within the overlap before, which the next poll sees again. `whole`: report every record there is; `columns`:
+    what the versions were made of.
     """
 
     columns: str
@@ -77,8 +82,10 @@ class ChangeFeed:
         return self._changes(cursor, self._ask(cursor))
 
     def _changes(self, cursor: Cursor, answers: Mapping[str, Any]) -> Iterator[ChangePage]:
+        until = max(cursor.since, utc_text(moment(answers["updated"]["latestDateCovered"])))
+        seen_again = utc_text(moment(until) - OVERLAP)
         seen: dict[str, str] = {}
-        for rows in self._pages(answers):
+        for name, rows in self._pages(answers):
             versions = {row["Id"]: self._record(row).version for row in rows}
             yield ChangePage(
                 tuple(
@@ -87,11 +94,13 @@ class ChangeFeed:
                     if version not in (cursor.seen.get(record_id), seen.get(record_id))
                 )
             )
-            seen |= versions
+            # A record that a row below it brought up is seen again whenever it was saved itself.
+            late = {row["Id"] for row in rows if name != FIRST_ROWS or utc_text(moment(row[STAMP])) >= seen_again}
+            seen |= {record_id: version for record_id, version in versions.items() if record_id in late}
         gone = {row["id"]: f"deleted {row['deletedDate']}" for row in answers["deleted"]["deletedRecords"]}
         news = [record_id for record_id, when in gone.items() if cursor.seen.get(record_id) != when]
-        until = max(cursor.since, utc_text(moment(answers["updated"]["latestDateCovered"])))
-        following = replace(cursor, since=until, whole=False, seen=seen | gone)
+        kept = dict(list((seen | gone).items())[-REMEMBERED:])
+        following = replace(cursor, since=until, whole=False, seen=kept)
         yield ChangePage(tuple(RecordChange(self._ref(each), deleted=True) for each in news), following.text())
 
     def _cursor(self, text: str | None) -> Cursor:
@@ -139,14 +148,14 @@ class ChangeFeed:
 
         A row below a record that changes, say the contact's role, does not touch the record.
         """
-        chosen, order = select(self._shape.table, self._columns), "ORDER BY SystemModstamp ASC, Id ASC"
+        chosen, order = select(self._shape.table, [*self._columns, STAMP]), f"ORDER BY {STAMP} ASC, Id ASC"
         if cursor.whole:
             yield f"{chosen} WHERE {self._shared()} {order}"
             return
         since = literal(start)
-        yield f"{chosen} WHERE SystemModstamp >= {since} AND {self._shared()} {order}"
+        yield f"{chosen} WHERE {STAMP} >= {since} AND {self._shared()} {order}"
         for child in dict.fromkeys(c.split(".")[0] for c in self._columns if c.split(".")[0] in CHILD_OBJECTS):
-            parents = f"{select(CHILD_OBJECTS[child], [f'{self._shape.table}Id'])} WHERE SystemModstamp >= {since}"
+            parents = f"{select(CHILD_OBJECTS[child], [f'{self._shape.table}Id'])} WHERE {STAMP} >= {since}"
             yield f"{chosen} WHERE Id IN ({parents}) AND {self._shared()} {order}"
 
     def _shared(self) -> str:
@@ -156,13 +165,15 @@ class ChangeFeed:
         filled = [f"{column} != null" for column in (shape.referral_id, shape.sync_status) if column in self._columns]
         return f"({' OR '.join([*flag, *filled])})"
 
-    def _pages(self, answers: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    def _pages(self, answers: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
+        """Yield the rows of each query, page by page, with the query's name."""
         host = urlsplit(self._remote.base_url)
-        for answer in (body for name, body in answers.items() if name.startswith(ROWS)):
-            yield answer["records"]
+        for name in (name for name in answers if name.startswith(ROWS)):
+            answer = answers[name]
+            yield name, answer["records"]
             while not answer["done"]:
                 answer = self._remote.json("GET", f"{host.scheme}://{host.netloc}{answer['nextRecordsUrl']}")
-                yield answer["records"]
+                yield name, answer["records"]
 
     def _tell_gap(self, cursor: Cursor, deleted: Mapping[str, Any]) -> None:
         """The org forgets what was deleted after two weeks, or when the bin was emptied."""

@@ -1,6 +1,7 @@
 """Sends several calls in one request, which Salesforce counts as one. All of them are done, or none.
 
-Never knows what the calls are about.
+Never knows what the calls are about. Several records are read by queries sent this way rather than by sObject
+Collections, which know ids only and no fields of parents.
 
 https://developer.salesforce.com/docs/platform/api-rest/guide/resources-composite-composite-post.html
 """
@@ -31,6 +32,16 @@ class Part:
 
 def query(name: str, soql: str) -> Part:
     return Part(name, "GET", f"query?q={quote(soql, safe='')}")
+
+
+def refers(value: Any) -> bool:
+    """Whether a text would be taken for a reference to another call's answer; there is no way to write it otherwise."""
+    return isinstance(value, str) and "@{" in value
+
+
+def unreferring(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body with a blank where a text would be taken for a reference."""
+    return {name: value.replace("@{", "@ {") if refers(value) else value for name, value in body.items()}
 
 
 def send(remote: Remote, parts: Sequence[Part], *, create: bool = False) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from shared.errors import Forbidden, NotFound, Refused, SignInFailed, Throttled, Unavailable
+from shared.errors import Forbidden, NotFound, NotVisible, Refused, SignInFailed, Throttled, Unavailable
 from shared.remote.dialect import Complaint, Dialect, Meaning
 
 INVALID_FIELD = "INVALID_FIELD"
@@ -20,6 +20,7 @@ DUPLICATES_DETECTED = "DUPLICATES_DETECTED"
 HALTED = "PROCESSING_HALTED"
 """Of the calls that were undone because another one of the same request failed."""
 NO_EXTERNAL_ID = "NO_EXTERNAL_ID"
+NO_CURRENCY = "NO_CURRENCY"
 DAILY_LIMIT = "DAILY_LIMIT"
 """Our own names for what Salesforce tells only in words."""
 
@@ -29,8 +30,9 @@ CONCURRENT_LIMIT_PAUSE_S = 30.0
 
 _FIELD = (
     "create the field, let the integration user see and edit it (permission set Cosell_Sync), or correct the field "
-    "map; an org with one currency has no CurrencyIsoCode: set CRM_CURRENCY"
+    "map; then replay"
 )
+_SHARING = "give the integration user View All on the object (permission set Cosell_Sync), then replay"
 _RIGHTS = "give the integration user the right (permission set Cosell_Sync, and View All on the object), then replay"
 _RULE = "do what the message says, or let the rule leave the integration user alone; then replay"
 _TAKEN = "another record already carries this value: clear it there or merge the two, then replay"
@@ -41,7 +43,7 @@ _ADDRESS = (
 
 CODES: Mapping[str, Meaning] = {
     # what is addressed: only a 404 with one of these codes says that a record is gone
-    "invalid_cross_reference_key:404": Meaning(NotFound),
+    "invalid_cross_reference_key:404": Meaning(NotVisible, _SHARING),
     "entity_is_deleted:404": Meaning(NotFound),
     "invalid_cross_reference_key": Meaning(Refused, "a record it refers to does not exist: choose another one, replay"),
     "entity_is_deleted": Meaning(Refused, "a record it refers to was deleted: choose another one, then replay"),
@@ -50,6 +52,7 @@ CODES: Mapping[str, Meaning] = {
     "invalid_type": Meaning(Refused, f"the object does not exist, or {_RIGHTS}"),
     # fields
     "invalid_field": Meaning(Refused, _FIELD),
+    NO_CURRENCY.lower(): Meaning(Refused, "an org with one currency keeps none: set CRM_CURRENCY in the app settings"),
     "invalid_field_for_insert_update": Meaning(Forbidden, "let the integration user edit the field (Cosell_Sync)"),
     NO_EXTERNAL_ID.lower(): Meaning(Refused, "make the field an External ID, visible to the integration user; replay"),
     "required_field_missing": Meaning(
@@ -87,7 +90,10 @@ CODES: Mapping[str, Meaning] = {
     "storage_limit_exceeded": Meaning(Refused, "the org is full: free or buy data storage, then replay"),
     # what passes
     DAILY_LIMIT.lower(): Meaning(
-        Throttled, "the org's API requests of the last 24 hours are used up", DAILY_LIMIT_PAUSE_S
+        Throttled,
+        "the org's API requests of the last 24 hours are used up: it goes on by itself; raise the org's limit, or let "
+        "SALESFORCE_API_RESERVE keep some for people",
+        DAILY_LIMIT_PAUSE_S,
     ),
     "request_limit_exceeded": Meaning(Throttled, pause_s=CONCURRENT_LIMIT_PAUSE_S),
     "unable_to_lock_row": Meaning(Unavailable),
@@ -95,13 +101,14 @@ CODES: Mapping[str, Meaning] = {
     "server_unavailable": Meaning(Unavailable),
     "unknown_exception": Meaning(Unavailable),
     "invalid_query_locator": Meaning(Unavailable),
-    HALTED.lower(): Meaning(Unavailable),
+    HALTED.lower(): Meaning(Refused, "report it, with what the message says"),
 }
 
 _NAMED_FIELD = re.compile(
-    r"No such column '(\w+)'|relationship '(\w+)' in field path|not accessible: (\w+)|create/update fields: (\w+)"
+    r"No such column '(\w+)'|relationship '(\w+)' in |not accessible: (\w+)|create/update fields: (\w+)"
     r"|missing: \[(\w+)|restricted picklist field: (\w+__c)\b|found: (\w+) duplicates"
 )
+_QUOTED_QUERY = re.compile(r".*ERROR at Row:\d+:Column:\d+\s*", re.DOTALL)
 _TAKEN_BY = re.compile(r"on record with id: (\w{15,18})")
 
 
@@ -114,7 +121,8 @@ def _read_error(body: Any) -> Complaint:
     error = next((e for e in errors if _code(e) != HALTED), errors[0] if errors else None)
     if error is None:
         return Complaint()
-    code, message = _code(error), str(error.get("message") or "")
+    # Before the place of the error a query is quoted whole, with the names in it.
+    code, message = _code(error), _QUOTED_QUERY.sub("", str(error.get("message") or ""))
     named = _NAMED_FIELD.search(message)
     fields = error.get("fields") or [next(filter(None, named.groups()), "") if named else ""]
     taken_by = _TAKEN_BY.search(message)
@@ -135,6 +143,8 @@ def _code(error: Mapping[str, Any]) -> str:
 def _in_our_words(code: str, message: str) -> str:
     if code == "NOT_FOUND" and "external ID field" in message:
         return NO_EXTERNAL_ID
+    if code == INVALID_FIELD and "'CurrencyIsoCode'" in message:
+        return NO_CURRENCY
     if code == "REQUEST_LIMIT_EXCEEDED" and message.startswith("TotalRequests"):
         return DAILY_LIMIT
     return code

@@ -79,6 +79,9 @@ class Kit(Protocol):
     def email_of(self, record: Record) -> str | None:
         """The e-mail address of the record's (primary) contact."""
 
+    def refuse_contacts(self) -> str:
+        """From now on the CRM refuses new contacts for their last name; returns `table.column`."""
+
 
 def new_id() -> str:
     return str(uuid4())
@@ -226,6 +229,12 @@ class Dynamics365(_Simulated):
         email: str | None = record.values[self.columns["email"]]
         return email
 
+    def refuse_contacts(self) -> str:
+        message = "The length of the 'lastname' attribute of the 'contact' entity exceeded the maximum allowed length"
+        body = {"error": {"code": "0x80044331", "message": message}}
+        self.faults.add("status", method="PATCH", path="contacts", status=400, body=body, times=99)
+        return "contact.lastname"
+
 
 class SalesforceOrg(_Simulated):
     """Salesforce as the integration user and as a seller."""
@@ -335,6 +344,10 @@ class SalesforceOrg(_Simulated):
     def email_of(self, record: Record) -> str | None:
         emails: list[str] = record.values[self.columns["email"]]
         return emails[0] if emails else None
+
+    def refuse_contacts(self) -> str:
+        self.people.add_validation_rule("Contact", "Names", "Such names are not allowed.", "LastName")
+        return "Contact.LastName"
 
 
 KITS: Mapping[str, type[Dynamics365] | type[SalesforceOrg]] = {"dynamics365": Dynamics365, "salesforce": SalesforceOrg}

@@ -131,6 +131,18 @@ def test_a_create_interrupted_anywhere_makes_one_of_each_when_run_again(
     assert [len(kit.rows(table)) for table in (kit.opportunity, "account", "contact")] == [1, 1, 1]
 
 
+def test_a_related_row_that_is_refused_is_named_by_its_number_and_column(kit: Kit) -> None:
+    column = kit.refuse_contacts()
+
+    with pytest.raises(errors.Permanent) as raised:
+        kit.crm.create(
+            kit.opportunity, new_id(), deal(kit), [kit.account("Contoso"), kit.contact("sue@contoso.example")]
+        )
+
+    assert (raised.value.part, raised.value.field) == ("1", column)
+    assert kit.rows(kit.opportunity) == []
+
+
 def test_related_rows_are_found_without_regard_to_case_and_shared(kit: Kit) -> None:
     one, _ = kit.crm.create(
         kit.opportunity, new_id(), deal(kit), [kit.account("O'Brien & Co"), kit.contact("A@b.example")]

@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from shared import errors
 from shared.errors import SettingsError
 from shared.model import RecordChange, RecordRef
+from shared.remote import salesforce_changes
 from shared.remote.crm import RelatedRow
 from shared.remote.salesforce_rows import literal, long_id, where
 from shared.remote.salesforce_sign_in import SalesforceSignIn, client_credentials, jwt_bearer
@@ -101,7 +102,7 @@ def test_salesforce_makes_nothing_when_one_of_the_rows_is_refused(salesforce: Sa
     with pytest.raises(errors.Refused, match="A contact needs a phone") as raised:
         salesforce.crm.create("Opportunity", new_id(), salesforce.complete, related)
 
-    assert raised.value.code == "FIELD_CUSTOM_VALIDATION_EXCEPTION"
+    assert (raised.value.code, raised.value.part) == ("FIELD_CUSTOM_VALIDATION_EXCEPTION", "1")
     assert [salesforce.rows(name) for name in ("Opportunity", "account", "contact")] == [[], [], []]
 
 
@@ -269,12 +270,15 @@ def test_salesforce_instance_elsewhere_gets_no_token(
     salesforce: SalesforceOrg, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = {"access_token": "t", "instance_url": "https://elsewhere.example"}
-    salesforce.faults.add("status", path="oauth2/token", status=200, body=body)
+    salesforce.faults.add("status", path="oauth2/token", status=200, body=body, times=9)
+    asked: list[str] = []
+    salesforce.session.hooks["response"].append(lambda answer, **_: asked.append(urlsplit(answer.url).netloc))
 
-    assert sign_in(salesforce).token() == "t"
+    with pytest.raises(errors.SignInFailed):
+        salesforce.client().find_by_referral("Opportunity", new_id())
 
     assert "auth.instance_differs" in [record.msg for record in caplog.records]
-    assert all(entry.system == "salesforce" for entry in salesforce.org.log.entries)
+    assert set(asked) == {"contoso.my.salesforce.com"}
 
 
 # ---------------------------------------------------------------- limits
@@ -368,11 +372,35 @@ def test_salesforce_field_the_user_may_not_see_is_left_out_and_named(salesforce:
     assert len(salesforce.asked()) == 1  # it is remembered
 
 
-def test_salesforce_field_of_a_parent_that_may_not_be_seen_is_left_out(salesforce: SalesforceOrg) -> None:
+@pytest.mark.parametrize(
+    ("entity", "field", "column"),
+    [
+        ("Account", "BillingCity", "Account.BillingCity"),
+        ("Contact", "Email", "OpportunityContactRoles.Contact.Email"),
+        ("User", "Email", "Owner.Email"),
+        ("Opportunity", "Description", "Description"),
+    ],
+)
+def test_salesforce_only_the_column_that_may_not_be_seen_is_left_out(
+    salesforce: SalesforceOrg, entity: str, field: str, column: str
+) -> None:
     ref = shared_deal(salesforce)
-    salesforce.people.hide_field("Account", "BillingCity")
+    salesforce.people.hide_field(entity, field)
 
-    assert list(salesforce.crm.read(ref).unreadable) == ["Account.BillingCity"]
+    assert list(salesforce.crm.read(ref).unreadable) == [column]
+
+
+def test_salesforce_that_has_no_opportunity_teams_is_asked_without_them(salesforce: SalesforceOrg) -> None:
+    shape = salesforce.shapes["Opportunity"]
+    column = "OpportunityTeamMembers.User.Email"
+    crm = salesforce.client({"Opportunity": replace(shape, columns=(*shape.columns, column))})
+    ref = shared_deal(salesforce)
+    cursor = [page.cursor for page in crm.changes("Opportunity", None)][-1]
+
+    changes = list(crm.changes("Opportunity", cursor))
+
+    assert [page.changes for page in changes[:-1] if page.changes] == []
+    assert list(crm.read(ref).unreadable) == [column]
 
 
 def test_salesforce_field_that_became_visible_is_read_again_after_a_while(salesforce: SalesforceOrg) -> None:
@@ -466,14 +494,30 @@ def test_salesforce_referral_id_of_another_record_is_refused(salesforce: Salesfo
     assert "another record already carries" in raised.value.next_step
 
 
+def test_salesforce_record_that_is_not_shared_any_more_is_not_taken_for_a_deleted_one(
+    salesforce: SalesforceOrg,
+) -> None:
+    ref = RecordRef("Opportunity", salesforce.new_record_id())
+
+    with pytest.raises(errors.NotVisible) as raised:
+        salesforce.crm.read(ref)
+    with pytest.raises(errors.NotVisible):
+        salesforce.crm.update(ref, {"Amount": 7}, "")
+
+    assert "View All" in raised.value.next_step
+
+
 def test_salesforce_deleted_record_is_not_found(salesforce: SalesforceOrg) -> None:
     created, _ = salesforce.crm.create("Opportunity", new_id(), salesforce.complete)
     salesforce.seller_deletes(created.ref)
 
-    with pytest.raises(errors.NotFound):
-        salesforce.crm.update(created.ref, {"Amount": 7}, "")
-    with pytest.raises(errors.NotFound):
-        salesforce.crm.read(created.ref)
+    for call in (
+        lambda: salesforce.crm.update(created.ref, {"Amount": 7}, ""),
+        lambda: salesforce.crm.read(created.ref),
+    ):
+        with pytest.raises(errors.NotFound) as raised:
+            call()
+        assert type(raised.value) is errors.NotFound
 
 
 def test_salesforce_converted_lead_takes_no_write(salesforce: SalesforceOrg) -> None:
@@ -487,7 +531,7 @@ def test_salesforce_converted_lead_takes_no_write(salesforce: SalesforceOrg) -> 
 
 
 CODES = [
-    (404, "INVALID_CROSS_REFERENCE_KEY", errors.NotFound, ""),
+    (404, "INVALID_CROSS_REFERENCE_KEY", errors.NotVisible, "View All"),
     (400, "INVALID_CROSS_REFERENCE_KEY", errors.Refused, "does not exist"),
     (404, "ENTITY_IS_DELETED", errors.NotFound, ""),
     (400, "ENTITY_IS_DELETED", errors.Refused, "was deleted"),
@@ -578,6 +622,31 @@ def test_salesforce_poll_asks_updated_first_then_the_rows_then_what_was_deleted(
     assert paths == ["sobjects/Opportunity/updated/", "query", "query", "sobjects/Opportunity/deleted/"]
     assert all("Audit__c" not in each for each in soql(salesforce))
     assert salesforce.asked() == ["POST /composite"]
+
+
+def test_salesforce_cursor_does_not_grow_with_the_number_of_deals(salesforce: SalesforceOrg) -> None:
+    for _ in range(3 * salesforce.page_size):
+        shared_deal(salesforce)
+    salesforce.clock.advance(3600)
+    recent = shared_deal(salesforce)
+
+    _, cursor = feed(salesforce, None)
+    nothing, _ = feed(salesforce, cursor)
+
+    assert list(json.loads(cursor)["seen"]) == [recent.id]
+    assert nothing == []
+
+
+def test_salesforce_cursor_stays_within_a_row_of_storage_after_a_bulk_edit(
+    salesforce: SalesforceOrg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(salesforce_changes, "REMEMBERED", 3)
+    for _ in range(7):
+        shared_deal(salesforce)
+
+    _, cursor = feed(salesforce, None)
+
+    assert len(json.loads(cursor)["seen"]) == 3
 
 
 def test_salesforce_two_edits_within_one_second_are_both_reported(salesforce: SalesforceOrg) -> None:
@@ -765,6 +834,27 @@ def test_salesforce_finds_an_account_by_whatever_name_it_has(salesforce: Salesfo
 def test_salesforce_literals_are_escaped() -> None:
     assert [literal(value) for value in (None, True, 7, "a'b\\c")] == ["null", "true", "7", "'a\\'b\\\\c'"]
     assert where({"Name": "x", "City": None}) == "Name = 'x' AND City = null"
+
+
+@pytest.mark.parametrize("name", ["Contoso @{write.id}", "@{home}", "@{", "@@{related0.id}"])
+def test_salesforce_text_that_looks_like_a_reference_arrives_as_it_is(salesforce: SalesforceOrg, name: str) -> None:
+    values = {**salesforce.complete, "Name": name, "Description": name}
+
+    created, is_new = salesforce.crm.create("Opportunity", new_id(), values, [salesforce.account("Contoso")])
+    updated = salesforce.crm.update(created.ref, {"NextStep": name, "Name": f"{name}!"}, created.version)
+
+    assert is_new
+    assert (created.values["Name"], created.values["Description"]) == (name, name)
+    assert updated.values["Name"] == f"{name}!"
+
+
+def test_salesforce_query_that_is_refused_is_not_quoted_with_the_names_in_it(salesforce: SalesforceOrg) -> None:
+    row = RelatedRow("Contact", "ContactId", {"Email": "jane@contoso.example", "Nowhere__c": "x"}, {})
+
+    with pytest.raises(errors.Refused, match="Nowhere__c") as raised:
+        salesforce.crm.create("Opportunity", new_id(), salesforce.complete, [row])
+
+    assert "jane" not in str(raised.value)
 
 
 def test_salesforce_logs_no_names(salesforce: SalesforceOrg, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.model import Record, RecordRef
 from tests.flows.world import World
 
 
@@ -318,3 +319,28 @@ def test_a_record_that_never_stands_still_is_put_back_and_not_given_up(
 
     assert world.record(record_id)["notes"] == "Theirs."
     assert world.services.failures.list() == ()
+
+
+def test_a_seller_who_saves_between_a_refusal_and_the_next_write_is_not_overwritten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_id = world.opportunity()
+    world.settle()
+    world.advance(60)
+    world.backstage.refuse_notes("Refused.")
+    changes = {"/details/notes": "Refused.", "/details/dealValue": 70000}
+    world.people.partner_edits(world.referral_of(record_id)["id"], changes)
+    crm, sellers_edit = world.services.crm, [99999]
+    read = crm.read
+
+    def read_after_the_seller(ref: RecordRef) -> Record:
+        if sellers_edit:
+            world.desk.edit(record_id, deal_value=sellers_edit.pop())
+        return read(ref)
+
+    monkeypatch.setattr(crm, "read", read_after_the_seller)
+    world.settle()
+
+    assert sellers_edit == []
+    assert world.record(record_id)["deal_value"] == 99999
+    assert world.referral_of(record_id)["details"]["dealValue"] == 99999

@@ -5,6 +5,7 @@ Whatever goes wrong is named where a person looks, is tried again only when that
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,135 @@ def test_a_field_that_may_not_be_edited_keeps_nothing_else_from_being_written(wo
     record = world.record(record_id)
     assert (record["deal_value"], record["notes"]) == (70000, "Migration assessment done.")
     assert "edit the field" in shown_failure(world, record_id, "notes").next_step
+
+
+@pytest.mark.parametrize("column", ["Audit__c", "Sync_Status__c", "Referral_Link__c"])
+def test_a_hidden_column_of_our_own_stops_no_deal_and_is_named(world: World, column: str) -> None:
+    record_id = shared(world)
+    world.crm.people.hide_field("Opportunity", column)
+    world.people.partner_edits(world.referral_of(record_id)["id"], {"/details/notes": "From the portal."})
+    new = world.people.microsoft_creates_deal(INTENT)
+    ours = world.opportunity()
+
+    world.settle()
+
+    assert world.record(record_id)["notes"] == "From the portal."
+    assert world.record_of(new["id"])["deal_value"] == 50000
+    assert world.record(ours)["referral_id"] == world.referral_of(ours)["id"]
+    failures = world.services.failures.list()
+    assert {failure.field for failure in failures} == {column}
+    assert all("Cosell_Sync" in failure.next_step for failure in failures)
+    assert world.failed_invocations == 0
+
+
+def test_a_mandatory_field_that_a_rule_refuses_is_reported_in_the_words_of_the_rule(world: World) -> None:
+    words = "Close date must lie in this fiscal year."
+    world.crm.people.add_validation_rule("Opportunity", "Year", words, "CloseDate")
+    world.people.microsoft_creates_deal(INTENT)
+
+    world.settle()
+
+    (failure,) = world.services.failures.list()
+    assert failure.field == world.label("close_date")
+    assert words in failure.reason
+
+
+def test_a_contact_the_org_refuses_does_not_keep_the_deal_out_and_is_noted(world: World) -> None:
+    team = [
+        {"firstName": "Sue", "lastName": "Smith", "phoneNumber": "123", "email": "sue at contoso"},
+        {"firstName": "Tom", "lastName": "Smith", "phoneNumber": "123", "email": "tom@contoso.example"},
+    ]
+    deal = world.people.microsoft_creates_deal(INTENT | {"/customerProfile/team": team})
+
+    world.settle()
+
+    record = world.record_of(deal["id"])
+    assert [contact["first_name"] for contact in world.desk.contacts()] == ["Tom"]
+    assert record["sync_status"].startswith("✓")
+    assert "Contact.Email was left out" in world.notes(record["id"])
+
+
+def test_an_account_is_made_without_the_column_that_the_org_refuses(world: World) -> None:
+    world.crm.organization.state_country_picklists = True
+    deal = world.people.microsoft_creates_deal(INTENT | {"/customerProfile/address/state": "Nowhere"})
+
+    world.settle()
+
+    record = world.record_of(deal["id"])
+    assert [account["name"] for account in world.desk.accounts()] == [deal["customerProfile"]["name"]]
+    assert "was left out" in world.notes(record["id"])
+
+
+def test_a_hidden_field_that_says_where_a_lead_stands_leaves_the_lead_alone_and_is_named(world: World) -> None:
+    referral = world.people.creates_lead(INTENT)
+    world.settle()
+    world.advance(60)
+    world.crm.people.hide_field("Lead", "Referral_Accepted__c")
+    world.desk.edit_lead(world.lead_of(referral["id"])["id"], notes="Call on Monday.")
+    world.forget_calls()
+
+    world.settle()
+
+    assert [write for write in world.writes() if write.startswith("partner_center")] == []
+    (failure,) = world.services.failures.list()
+    assert failure.reason.count("may not be read") == 1
+    assert "counterpart" not in failure.reason
+
+
+def test_what_people_entered_is_not_in_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    lead = INTENT | {
+        "/customerProfile/team": [{"firstName": "Jane", "lastName": "Doe", "email": "jane.doe at contoso"}]
+    }
+    world.people.creates_lead(lead)
+
+    world.settle()
+
+    logged = " ".join(str(record.__dict__) for record in caplog.records if record.name.startswith(("shared", "cosell")))
+    assert "sync." in logged
+    assert "jane.doe" not in logged
+
+
+# ---------------------------------------------------------------- records that are not there
+
+
+def test_a_record_that_is_no_longer_shared_with_us_is_a_failure_and_not_a_deletion(world: World) -> None:
+    record_id = shared(world)
+    world.desk.edit(record_id, notes="Ours.")
+    world.fire("crm_poller")
+    nothing = {"totalSize": 0, "done": True, "records": []}
+    unknown = [{"errorCode": "INVALID_CROSS_REFERENCE_KEY", "message": "invalid cross reference id", "fields": []}]
+    answer = {"httpStatusCode": 404, "httpHeaders": {}, "referenceId": "write", "body": unknown}
+    world.crm.faults.add("status", path="/query", status=200, body=nothing, times=9)
+    world.crm.faults.add("status", path="/composite$", status=200, body={"compositeResponse": [answer]}, times=9)
+
+    world.work()
+
+    assert world.link_of(record_id).state == "failed"
+    (failure,) = world.services.failures.list()
+    assert "View All" in failure.next_step
+
+    world.crm.faults.clear()
+    replayed(world, record_id)
+
+    assert world.referral_of(record_id)["details"]["notes"] == "Ours."
+    assert world.services.failures.list() == ()
+
+
+def test_a_restored_record_goes_on(world: World) -> None:
+    record_id = shared(world)
+    world.desk.delete(record_id)
+    world.advance(60)
+    world.settle()
+    assert world.link_of(record_id).state == "tombstone"
+
+    world.crm.people.undelete("Opportunity", record_id)
+    world.desk.edit(record_id, notes="Back again.")
+    world.advance(60)
+    world.settle()
+
+    assert world.link_of(record_id).state == "active"
+    assert world.referral_of(record_id)["details"]["notes"] == "Back again."
 
 
 def test_a_picklist_value_the_org_lacks_does_not_keep_a_deal_of_microsofts_out(world: World) -> None:
@@ -260,6 +390,20 @@ def test_a_deal_in_another_currency_arrives_in_an_org_with_one_without_its_amoun
     failure = shown_failure(world, record["id"], "deal_value")
     assert "50000 EUR" in failure.reason
     assert "amounts in USD" in failure.next_step
+
+
+def test_a_sellers_amount_replaces_one_in_a_currency_that_the_org_does_not_have(with_one_currency: World) -> None:
+    world = with_one_currency
+    deal = world.people.microsoft_creates_deal(INTENT | {"/details/currency": "EUR"})
+    world.people.partner_accepts(deal["id"])
+    world.settle()
+    world.advance(60)
+
+    world.desk.edit(world.record_of(deal["id"])["id"], deal_value=60000)
+    world.settle()
+
+    assert (deal["details"]["dealValue"], deal["details"]["currency"]) == (60000, "USD")
+    assert world.services.failures.list() == ()
 
 
 def test_an_org_with_one_currency_is_told_what_to_set(make_world: Callable[..., World]) -> None:

@@ -110,11 +110,11 @@ def test_a_token_is_kept_until_five_minutes_before_it_expires(tenant: Tenant) ->
     assert claims(first)["aud"] == "https://api.partner.microsoft.com"
 
 
-def test_a_fresh_token_is_a_new_one(tenant: Tenant) -> None:
+def test_a_token_that_was_refused_is_replaced(tenant: Tenant) -> None:
     source = ClientCredentials(tenant.tokens(), REFERRALS)
     source.token()
 
-    source.token(fresh=True)
+    source.token(refused=source.token())
 
     assert tenant.requests_sent() == 2
 
@@ -140,6 +140,23 @@ def test_threads_that_need_a_token_at_once_fetch_one() -> None:
     assert set(given) == {"token-1"}
 
 
+def test_threads_whose_calls_one_expired_session_refuses_fetch_one_token() -> None:
+    class Counted(CachedToken):
+        fetched = 0
+
+        def _fetch(self) -> tuple[str, datetime]:
+            self.fetched += 1
+            return f"token-{self.fetched}", datetime.max.replace(tzinfo=UTC)
+
+    source = Counted(lambda: START)
+    expired = source.token()
+
+    with ThreadPoolExecutor(8) as threads:
+        given = list(threads.map(lambda _: source.token(refused=expired), range(8)))
+
+    assert set(given) == {"token-2"}
+
+
 def test_the_newest_refresh_token_is_stored_at_once_and_used_next(tenant: Tenant) -> None:
     first = tenant.entra.consent("partner_center")
     store = Store()
@@ -147,7 +164,7 @@ def test_the_newest_refresh_token_is_stored_at_once_and_used_next(tenant: Tenant
 
     token = source.token()
     second = store.token
-    source.token(fresh=True)
+    source.token(refused=source.token())
 
     assert claims(token)["upn"] == "sync@fabrikam.example"
     assert len({first, second, store.token}) == 3

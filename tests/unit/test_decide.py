@@ -396,7 +396,7 @@ def test_a_reopened_record_is_noted_once() -> None:
 @pytest.mark.parametrize(
     ("there", "here", "sender", "value"),
     [
-        (state("Engaged/Error"), state("won"), "the CRM", "Engaged/Error"),
+        (state("Engaged/Error"), state("won"), "Partner Center", "Engaged/Error"),
         (state("Engaged/Error"), state("open"), "Partner Center", "Engaged/Error"),
         (state("active"), state("statecode=9"), "the CRM", "statecode=9"),
     ],

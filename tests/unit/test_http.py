@@ -58,13 +58,13 @@ class Things(Simulator):
 
 
 class Tokens:
-    """Gives token-1; a fresh one is the next number."""
+    """Gives token-1; after one was refused the next number."""
 
     def __init__(self) -> None:
         self.given = 1
 
-    def token(self, *, fresh: bool = False) -> str:
-        self.given += fresh
+    def token(self, *, refused: str = "") -> str:
+        self.given += bool(refused)
         return f"token-{self.given}"
 
 

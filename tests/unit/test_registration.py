@@ -38,7 +38,7 @@ class Token:
     def __init__(self, entra: EntraSimulator, audience: str = PARTNER_CENTER_WEBHOOKS, *, mfa: bool = True) -> None:
         self.entra, self.audience, self.mfa = entra, audience, mfa
 
-    def token(self, *, fresh: bool = False) -> str:
+    def token(self, *, refused: str = "") -> str:
         return self.entra.access_token("partner_center", self.audience, mfa=self.mfa)
 
 

@@ -67,8 +67,8 @@ class GivenToken:
     def __init__(self, token: str) -> None:
         self._token = token
 
-    def token(self, *, fresh: bool = False) -> str:
-        if fresh:
+    def token(self, *, refused: str = "") -> str:
+        if refused:
             why = "it has ended, or is for another org than SALESFORCE_URL"
             raise SignInFailed(f"the org refused the token in SALESFORCE_ACCESS_TOKEN: {why}. Set {_TOKEN}")
         return self._token
