@@ -69,8 +69,8 @@ class PatientQueue(WorkQueue):
     def receive(self, visibility_s: int) -> list[Received]:
         self.release_due()
         page = list(self.messages.receive_messages(max_messages=32, visibility_timeout=visibility_s))
-        self.received = {message.pop_receipt: message for message in page}
-        return [Received(each.content.encode(), each.dequeue_count or 1, each.pop_receipt) for each in page]
+        self.received = {message.id: message for message in page}  # pop receipts of two messages may be the same
+        return [Received(each.content.encode(), each.dequeue_count or 1, each.id) for each in page]
 
     def delete(self, receipt: str) -> None:
         self.messages.delete_message(self.received[receipt])
