@@ -48,7 +48,6 @@ curl -sS --cacert $CA -X POST {partner_center}/_people/creates_lead
 # What is registered, and what it should be:
 curl -sS '{host}/api/register_webhook?code={key}'
 """
-OPPORTUNITIES = {"dynamics365": "opportunities", "salesforce": "Opportunity"}  # as the simulator's state calls them
 
 
 def main() -> int:
@@ -102,7 +101,7 @@ def _overview(stage: Stage) -> str:
         key=KEY,
         python=sys.executable,
         share=_command_to_share(stage),
-        opportunities=OPPORTUNITIES[stage.crm],
+        opportunities=DESKS[stage.crm].opportunities_in,
         **stage.urls,
     )
     return "\n".join(

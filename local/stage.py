@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from local.azurite import Azurite
+from local.desks import DESKS
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -40,7 +41,6 @@ PACE = {
     "SWEEP_SCHEDULE": "*/5 * * * * *",
     "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.250",
 }
-CRM_ADDRESS_IN = {"dynamics365": "DYNAMICS365_URL", "salesforce": "SALESFORCE_URL"}
 ADDRESS_IN = {
     "partner_center": "PARTNER_CENTER_URL",
     "partner_center_webhooks": "PARTNER_CENTER_WEBHOOKS_URL",
@@ -139,7 +139,7 @@ class Stage:
         with self._running:
             self.azurite = self._running.enter_context(Azurite(self.directory / "azurite"))
             self._simulators, simulator_settings = self._start_simulators()
-            addresses = {**ADDRESS_IN, "crm": CRM_ADDRESS_IN[self.crm]}
+            addresses = {**ADDRESS_IN, "crm": DESKS[self.crm].address_in}
             self.urls = {name: _origin(simulator_settings[setting]) for name, setting in addresses.items()}
             self.urls["certificates"] = f"https://{simulator_settings['WEBHOOK_CERTIFICATE_HOSTS']}"
             self.ca_file = simulator_settings["REQUESTS_CA_BUNDLE"]

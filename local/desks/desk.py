@@ -41,6 +41,10 @@ class Desk(ABC):
     label: ClassVar[str]
     opportunity: ClassVar[str]
     lead: ClassVar[str]
+    address_in: ClassVar[str]
+    """The app setting that holds the CRM's address."""
+    opportunities_in: ClassVar[str]
+    """Where the simulator's state shows the opportunities."""
     fields: ClassVar[Mapping[str, Mapping[str, str]]]
     help_choices: ClassVar[Mapping[str, Any]]
 

@@ -92,6 +92,7 @@ STATE_NAMES: Mapping[str, Mapping[Any, str]] = {
 class Dynamics365Desk(Desk):
     crm, label = "dynamics365", "Dynamics 365"
     opportunity, lead = "opportunity", "lead"
+    address_in, opportunities_in = "DYNAMICS365_URL", SETS["opportunity"]
     fields, help_choices = COLUMNS, HELP
 
     def win(self, record_id: str) -> None:

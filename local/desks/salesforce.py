@@ -76,6 +76,7 @@ STAGES = {"on_hold": "Prospecting", "open": "Qualification", "won": "Closed Won"
 class SalesforceDesk(Desk):
     crm, label = "salesforce", "Salesforce"
     opportunity, lead = "Opportunity", "Lead"
+    address_in, opportunities_in = "SALESFORCE_URL", OBJECTS["opportunity"]
     fields, help_choices = FIELDS, HELP
 
     def win(self, record_id: str) -> None:

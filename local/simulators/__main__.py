@@ -11,14 +11,14 @@ import sys
 import threading
 from pathlib import Path
 
-from local.simulators.systems import Simulators
+from local.simulators.systems import CRMS, Simulators
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m local.simulators", description=__doc__)
     parser.add_argument("--port-base", type=int, default=0, help="first of the ports; default: any free ones")
     parser.add_argument("--settings-file", type=Path, help="also write the settings here, as NAME=VALUE lines")
-    parser.add_argument("--crm", choices=("dynamics365", "salesforce"), default="dynamics365", help="the CRM setting")
+    parser.add_argument("--crm", choices=CRMS, default=CRMS[0], help="the CRM setting")
     arguments = parser.parse_args()
 
     stopped = threading.Event()

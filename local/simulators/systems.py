@@ -19,6 +19,8 @@ from local.simulators.pki import SigningPki
 if TYPE_CHECKING:
     import requests
 
+CRMS = ("dynamics365", "salesforce")
+"""What the setting CRM may be."""
 REAL_URLS = {
     "entra": "https://login.microsoftonline.com",
     "partner_center": "https://api.partner.microsoft.com",
@@ -101,7 +103,7 @@ class Simulators:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def settings(self, crm: str = "dynamics365") -> dict[str, str]:
+    def settings(self, crm: str = CRMS[0]) -> dict[str, str]:
         """The app settings that point the product at these systems; `crm` is the one it keeps in agreement."""
         partner_center, dynamics365 = self.entra.app("partner_center"), self.entra.app("dynamics365")
         settings = {

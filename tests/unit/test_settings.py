@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from local.desks import DESKS
+from local.simulators.systems import CRMS
 from shared.errors import SettingsError
+from shared.services import Services
 from shared.settings import (
+    CRM_SETTINGS,
     ROOT,
     CrmChoice,
     Dynamics365Settings,
@@ -239,6 +243,22 @@ def test_a_private_key_may_stand_in_one_line() -> None:
 )
 def test_the_login_host_follows_from_the_address(changes: dict[str, str], host: str) -> None:
     assert load(SalesforceSettings, SALESFORCE | changes).login_host == host
+
+
+@pytest.mark.parametrize(
+    ("crm", "settings"), [("dynamics365", DYNAMICS365), ("salesforce", SALESFORCE)], ids=["dynamics365", "salesforce"]
+)
+def test_every_crm_that_may_be_chosen_can_be_spoken_to(crm: str, settings: dict[str, str]) -> None:
+    services = Services({**settings, "CRM": crm})
+
+    assert services.crm.name
+    assert crm in CRM_SETTINGS
+
+
+def test_no_crm_may_be_chosen_that_nothing_is_simulated_or_mapped_for() -> None:
+    maps = {path.stem for path in (ROOT / "mappings").glob("*.toml")}
+
+    assert set(CRM_SETTINGS) == set(CRMS) == set(DESKS) == maps
 
 
 def test_the_settings_of_the_chosen_crm_are_checked() -> None:
