@@ -42,6 +42,14 @@ def wait_until_closed(port: int) -> None:
         time.sleep(0.05)
 
 
+def wait_for_line(file: Path, *parts: str) -> None:
+    """Azurite writes the line after it has answered."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not any(all(part in line for part in parts) for line in file.read_text().splitlines()):
+        assert time.monotonic() < deadline, f"{file.name} has no line with {parts} after {DEADLINE_S} s"
+        time.sleep(0.05)
+
+
 def start_command() -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "local.azurite"], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
@@ -73,8 +81,7 @@ def test_each_answered_request_is_a_line_in_the_access_log(azurite: Azurite) -> 
     with QueueServiceClient.from_connection_string(azurite.connection_string) as queues:
         queues.create_queue(name)
 
-    lines = (azurite.location / "queue.log").read_text().splitlines()
-    assert [line for line in lines if f"PUT /devstoreaccount1/{name}" in line and " 201 " in line]
+    wait_for_line(azurite.location / "queue.log", f"PUT /devstoreaccount1/{name}", " 201 ")
 
 
 def test_data_in_a_given_location_survives_a_restart(tmp_path: Path) -> None:
