@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.errors import CosellError
+from shared.errors import CosellError, Permanent, Throttled
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.model import RecordChange
@@ -18,8 +18,12 @@ def poll(services: Services) -> int:
     for table in services.field_map.watched:
         try:
             sent += _poll_table(table.table, services)
+        except Throttled as later:
+            # Nothing to mend and nothing lost: the cursor stays where it is.
+            log.warning("poll.waits", extra={"table": table.table, "why": str(later)})
         except CosellError as error:
-            log.error("poll.failed", extra={"table": table.table, "why": str(error)})
+            step = error.next_step if isinstance(error, Permanent) else ""
+            log.error("poll.failed", extra={"table": table.table, "why": str(error), "next_step": step})
             failed = error
     if failed:
         raise failed

@@ -24,6 +24,13 @@ SKEW = timedelta(minutes=2)
 EMPTY: tuple[Value, ...] = (None, "", [], {"amount": None, "currency": ""})
 """The canonical values that mean nothing is there."""
 
+PERSON_WORDS: Mapping[str, str] = {
+    "firstName": "first name",
+    "lastName": "last name",
+    "phoneNumber": "phone",
+    "email": "e-mail",
+}
+
 WORDS: Mapping[Winner, str] = {"partner_center": "Partner Center", "crm": "the CRM"}
 
 
@@ -190,13 +197,16 @@ def _winner(deal: Deal, field: Field) -> Winner | None:
     leader = field.lens.leads(deal.partner_center[field.name], deal.crm[field.name])
     if leader:
         return leader
+    absent_there, absent_here = deal.partner_center[field.name] in EMPTY, deal.crm[field.name] in EMPTY
+    is_first = field.name not in deal.base
+    if is_first and absent_there and not absent_here and field.to_partner_center:
+        return "crm"  # a side that never held anything empties nothing
     if "update" not in field.to_partner_center:
         return "partner_center"
     if "update" not in field.to_crm:
         return "crm"
-    absent_there, absent_here = deal.partner_center[field.name] in EMPTY, deal.crm[field.name] in EMPTY
-    if field.name not in deal.base and absent_there != absent_here:
-        return "crm" if absent_there else "partner_center"  # a side that never held anything empties nothing
+    if is_first and absent_here and not absent_there:
+        return "partner_center"
     if field.conflict == "hold":
         return None
     if field.conflict == "latest":
@@ -308,14 +318,14 @@ def _lacking_parts(field: Field, lens: Person | People, people: Value) -> list[s
     person = next(iter(people), None) if isinstance(people, list) else people
     # Microsoft's sellers call the customer's contact, so a co-sell deal needs all of it.
     keys = PERSON_KEYS if field.required == "co-sell" else ("firstName", "lastName", "email")
-    return [column for key, column in lens.parts if key in keys and not (person or {}).get(key)]
+    return [PERSON_WORDS[key] for key, _ in lens.parts if key in keys and not (person or {}).get(key)]
 
 
-def _lacking(field: Field, columns: list[str]) -> Problem:
+def _lacking(field: Field, parts: list[str]) -> Problem:
     return Problem(
         field.label,
-        f"lacks {', '.join(columns)}, and Partner Center needs it",
-        f"Choose a {field.label.lower()} that has it, or fill it in, and save the record",
+        f"lacks {', '.join(parts)}, and Partner Center needs it",
+        "Fill it in, or choose somebody who has it, and save the opportunity",
     )
 
 
@@ -326,7 +336,9 @@ def lacks(value: Value) -> bool:
 
 def missing(field: Field) -> Problem:
     """The problem of a field that Partner Center needs and the CRM has not filled."""
-    return Problem(field.label, "is empty, and Partner Center needs it", f"Fill in {field.label} and save the record")
+    return Problem(
+        field.label, "is empty, and Partner Center needs it", f"Fill in {field.label} and save the opportunity"
+    )
 
 
 def without_counterpart(field: Field, sender: str, unmapped: Unmapped) -> Problem:

@@ -452,10 +452,11 @@ def _contradictions(raw: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     tables = _tables(raw.get("tables"))
     for name, table in tables.items():
         fields, converts_to = _tables(table.get("fields")), table.get("converts_to")
-        names = [field.get("name") for field in fields.values()]
+        seen: list[Any] = []
         for index, field in fields.items():
-            if field.get("name") in names[:index]:
+            if field.get("name") in seen:
                 yield ("tables", name, "fields", index, "name"), "another field of this table has this name"
+            seen.append(field.get("name"))
         if sum(field.get("type") == "lifecycle" for field in fields.values()) != 1:
             yield ("tables", name, "fields"), "exactly one field must have type lifecycle; it carries the status"
         if converts_to and converts_to not in tables:
@@ -463,7 +464,15 @@ def _contradictions(raw: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
                 ("tables", name, "converts_to"),
                 f"{converts_to} is no table of this file. Accepted: {', '.join(sorted(tables))}",
             )
-        states = {row.get("state") for row in _tables(table.get("states")).values()}
+        rows = _tables(table.get("states"))
+        for index, row in rows.items():
+            read, write = (part if isinstance(part, dict) else {} for part in (row.get("read"), row.get("write")))
+            for column in read.keys() & write.keys():
+                if read[column] != write[column]:
+                    # An inbound deal, say, would be taken for accepted as soon as it is written.
+                    words = f"what is written would not be read as this state: read has {_toml(read[column])}"
+                    yield ("tables", name, "states", index, "write", column), words
+        states = {row.get("state") for row in rows.values()}
         missing = [state for state in CRM_STATES[: 2 if converts_to else None] if state not in states]
         if missing:
             yield ("tables", name, "states"), f"no row for {', '.join(missing)}"
@@ -490,6 +499,8 @@ def _in_words(error: Any) -> str:
         return f"is not known here{guess} Accepted: {', '.join(known)}"
     if error["type"] == "missing":
         return "is missing"
+    if error["type"] in ("frozen_set_type", "tuple_type"):
+        return f'{_toml(error["input"])} is wrong. Accepted is a list, such as ["create"]'
     if error["loc"][-1] == "[key]":
         return f"is not known here. {what}"
     if isinstance(error["input"], dict):

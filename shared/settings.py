@@ -23,6 +23,13 @@ def _https(value: str) -> str:
     return value.rstrip("/")
 
 
+def _my_domain(value: str) -> str:
+    value = _https(value)
+    if value.endswith((".lightning.force.com", "//login.salesforce.com", "//test.salesforce.com")):
+        raise ValueError("must be the My Domain address (Setup, My Domain), which ends in .my.salesforce.com")
+    return value
+
+
 def _list(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -229,7 +236,7 @@ class Dynamics365Settings(Group):
 class SalesforceSettings(Group):
     """Salesforce: the org, and an app that signs in to it as an integration user."""
 
-    url: Https = Field(
+    url: Annotated[str, BeforeValidator(_my_domain)] = Field(
         ..., alias="SALESFORCE_URL", description="the org's My Domain address, https://<domain>.my.salesforce.com"
     )
     client_id: str = Field(..., alias="SALESFORCE_CLIENT_ID", description="the Consumer Key of the External Client App")

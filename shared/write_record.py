@@ -71,8 +71,18 @@ def convert(work: Work) -> None:
         write_record(work, _identity(work, table, own), {}, f"Goes on from {lead} with referral {own.id}")
         view.agree_on_base()
     else:
+        _close_lead(work, lead_table)
         _create_in(work, table, own, {lead_table.origin: lead.id} if lead_table.origin else {})
     work.note(f"{lead} was accepted and goes on as {link.record}")
+
+
+def _close_lead(work: Work, lead_table: TableMap) -> None:
+    """A lead that a seller accepted may still be open for others to work on."""
+    record = work.view.record
+    columns = lead_table.lifecycle.lens.write_crm({"state": "open"})
+    left = {column: value for column, value in columns.items() if record and record.values.get(column) != value}
+    if left:
+        write_record(work, left, {}, "Accepted: it goes on as an opportunity")
 
 
 def update_record(work: Work, plan: Plan) -> None:
@@ -278,7 +288,12 @@ def _remember_shown(work: Work, columns: Mapping[str, Any]) -> None:
 
 
 def _status(work: Work) -> str:
-    return shortened(f"✗ {work.failure}", STATUS_LENGTH) if work.problems else SYNCHRONIZED
+    """What fits into a short column: one problem in full, of several the fields; the Audit field has all the words."""
+    if not work.problems:
+        return SYNCHRONIZED
+    labels = ", ".join(dict.fromkeys(problem.label for problem in work.problems))
+    words = work.failure if len(work.problems) == 1 else f"{labels}: see the Audit field"
+    return shortened(f"✗ {words}", STATUS_LENGTH)
 
 
 def _status_changes(work: Work) -> bool:

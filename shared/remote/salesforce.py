@@ -38,7 +38,7 @@ API_PATH = "services/data"
 TIMEOUT_S = (5.0, 60.0)
 """A write may set the org's own flows going; a claim on a deal lasts longer than this."""
 READ, WRITE = "read", "write"
-FORGET_UNREADABLE = timedelta(minutes=15)
+FORGET_UNREADABLE = timedelta(minutes=2)
 """How long a field that the org says is not there is left out of what is read: then an admin may have mended it."""
 
 T = TypeVar("T")

@@ -29,8 +29,8 @@ DAILY_LIMIT_PAUSE_S = 900.0
 CONCURRENT_LIMIT_PAUSE_S = 30.0
 
 _FIELD = (
-    "create the field, let the integration user see and edit it (permission set Cosell_Sync), or correct the field "
-    "map; then replay"
+    "your Salesforce admin has to create the field, or let the integration user see and edit it (permission set "
+    "Cosell_Sync), or correct the field map; then save, or replay, two minutes later"
 )
 _SHARING = "give the integration user View All on the object (permission set Cosell_Sync), then replay"
 _RIGHTS = "give the integration user the right (permission set Cosell_Sync, and View All on the object), then replay"

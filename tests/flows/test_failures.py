@@ -97,12 +97,23 @@ def test_an_opportunity_that_lacks_a_field_is_not_sent_until_it_is_filled_in(
 
     assert world.pc.log.entries == []
     failure = assert_shown(world, record_id, field)
-    assert failure.next_step == f"Fill in {world.label(field)} and save the record"
+    assert failure.next_step == f"Fill in {world.label(field)} and save the opportunity"
     world.advance(60)
 
     edit(world, record_id, **{field: filled})
 
     assert_well(world, record_id)
+
+
+def test_of_several_fields_the_status_names_each_and_the_audit_tells_all(world: World) -> None:
+    record_id = world.opportunity(deal_value=None, solutions=None)
+
+    world.settle()
+
+    record = world.record(record_id)
+    labels = [world.label("deal_value"), world.label("solutions")]
+    assert record["sync_status"].startswith("✗ ")
+    assert all(label in record["sync_status"] and f"Fill in {label}" in record["audit"] for label in labels)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +155,16 @@ def test_a_country_that_is_no_code_is_named_with_what_is_accepted(world: World) 
     assert "two-letter country codes" in failure.next_step
 
 
-@pytest.mark.parametrize("of_contact", ["first_name", pytest.param("last_name", marks=MAY_BE_EMPTY), "phone", "email"])
-def test_help_from_microsoft_needs_a_contact_it_can_reach(world: World, of_contact: str) -> None:
+@pytest.mark.parametrize(
+    ("of_contact", "said"),
+    [
+        ("first_name", "first name"),
+        pytest.param("last_name", "last name", marks=MAY_BE_EMPTY),
+        ("phone", "phone"),
+        ("email", "e-mail"),
+    ],
+)
+def test_help_from_microsoft_needs_a_contact_it_can_reach(world: World, of_contact: str, said: str) -> None:
     contact = world.desk.create_contact(world.desk.create_account(), **{of_contact: None})
     record_id = world.opportunity(contact=contact, **HELP)
 
@@ -153,7 +172,7 @@ def test_help_from_microsoft_needs_a_contact_it_can_reach(world: World, of_conta
 
     assert world.pc.log.entries == []
     failure = assert_shown(world, record_id, "customer_contact")
-    assert world.desk.fields["contact"][of_contact] in failure.reason
+    assert f"lacks {said}, and" in failure.reason
     world.advance(60)
 
     world.desk.edit_contact(contact, **{of_contact: f"new-{uuid4().hex[:8]}@contoso.example"})
@@ -511,6 +530,21 @@ def test_a_throttled_crm_defers_what_is_for_it(world: World) -> None:
 
     assert world.record(record_id)["notes"] == "Theirs."
     assert_well(world, record_id)
+
+
+def test_a_throttled_poll_waits_and_misses_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    record_id = shared(world)
+    world.crm.faults.add("throttle", times=99, retry_after_s=120)
+    world.desk.edit(record_id, notes="Ours.")
+
+    with caplog.at_level(logging.WARNING):
+        world.fire("crm_poller")
+    world.crm.faults.clear()
+
+    assert {entry.getMessage().split()[0] for entry in caplog.records} == {"poll.waits"}
+    world.advance(125)
+    world.settle()
+    assert world.referral_of(record_id)["details"]["notes"] == "Ours."
 
 
 def test_a_sign_in_that_was_revoked_keeps_the_work_until_somebody_consents_again(

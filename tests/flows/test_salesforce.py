@@ -525,6 +525,7 @@ def test_ticking_referral_accepted_accepts_it_and_makes_the_opportunity(world: W
     assert world.pc.referrals[referral["id"]]["status"] == "Active"
     (opportunity,) = world.desk.opportunities()
     assert opportunity["referral_id"] == referral["id"]
+    assert [row["Status"] for row in world.crm.state()["Lead"]] == ["Closed - Not Converted"]
     assert world.is_at_rest()
 
 

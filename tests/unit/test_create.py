@@ -160,13 +160,12 @@ def test_what_every_new_referral_gets_is_not_shared_between_them() -> None:
         ({"parentaccountid.address1_line1": None}, "Account Address 1: Street 1: is empty"),
         ({"parentaccountid.address1_city": ""}, "Account Address 1: City: is empty"),
         ({"parentaccountid.address1_country": None}, "Account Address 1: Country/Region: is empty"),
-        ({"owninguser.internalemailaddress": None}, "Owner: lacks owninguser.internalemailaddress"),
-        ({"owninguser.firstname": None}, "Owner: lacks owninguser.firstname"),
-        ({**CO_SELL, "parentcontactid.telephone1": None}, "Contact: lacks parentcontactid.telephone1"),
+        ({"owninguser.internalemailaddress": None}, "Owner: lacks e-mail"),
+        ({"owninguser.firstname": None}, "Owner: lacks first name"),
+        ({**CO_SELL, "parentcontactid.telephone1": None}, "Contact: lacks phone"),
         (
             {**CO_SELL, **{column: None for column in RECORD if column.startswith("parentcontactid.")}},
-            "Contact: lacks parentcontactid.firstname, parentcontactid.lastname, parentcontactid.telephone1, "
-            "parentcontactid.emailaddress1",
+            "Contact: lacks first name, last name, phone, e-mail",
         ),
     ],
 )

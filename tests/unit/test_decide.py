@@ -270,6 +270,14 @@ def test_at_first_contact_a_side_that_holds_something_wins_over_one_that_does_no
     assert only_there.notes == only_here.notes == []
 
 
+def test_at_first_contact_nothing_empties_a_field_that_is_sent_at_creation_only() -> None:
+    table = with_rule("name", to_partner_center=frozenset({"create"}))
+
+    plan = decide(deal({"name": ""}, {"name": "ours"}, first_contact=ALL, table=table))
+
+    assert not plan.to_crm
+
+
 # ---------------------------------------------------------------- the life of a deal
 
 
@@ -463,8 +471,8 @@ def test_help_chosen_later_without_a_contact_names_what_microsoft_needs() -> Non
     assert not plan.invite
     assert plan.base["help"] == [None, None]
     assert [str(problem) for problem in plan.problems] == [
-        "Contact: lacks parentcontactid.telephone1, and Partner Center needs it. "
-        "Choose a contact that has it, or fill it in, and save the record"
+        "Contact: lacks phone, and Partner Center needs it. "
+        "Fill it in, or choose somebody who has it, and save the opportunity"
     ]
 
 
@@ -500,7 +508,7 @@ def test_a_mandatory_field_that_was_emptied_is_not_sent_but_named(name: str, emp
     assert afters(plan.to_partner_center) == {"notes": "two"}
     assert plan.base[name] == list(AGREED[name])
     assert str(plan.problems[0]) == (
-        f"{label}: is empty, and Partner Center needs it. Fill in {label} and save the record"
+        f"{label}: is empty, and Partner Center needs it. Fill in {label} and save the opportunity"
     )
 
 

@@ -361,6 +361,7 @@ EXPECTED = [
     (60, "tables opportunity states: no row for on_hold, open, won, lost"),
     (61, "tables opportunity states halfway state: \"halfway\" is wrong. Input should be 'on_hold', 'open', "),
     (62, "tables opportunity states halfway read statecode: [0] is wrong. accepted are a whole number, "),
+    (63, "tables opportunity states halfway write statecode: what is written would not be read as this state"),
     (70, "tables opportunity related 1 match: Dictionary should have at least 1 item"),
     (72, "tables lead columns: is missing"),
     (72, "tables lead fields: exactly one field must have type lifecycle"),
@@ -398,6 +399,11 @@ def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         ('converts_to = "opportunity"', 'converts_to = "deal"', "deal is no table of this file. Accepted: "),
         ('state = "won"', 'state = "lost"', "no row for won"),
         ('type = "lifecycle"', 'type = "flag"', "a field of type flag needs partner_center, crm"),
+        (
+            "write = { statecode = 0, statuscode = 2 }",
+            "write = { statecode = 0, statuscode = 1 }",
+            "write statuscode: what is written would not be read as this state: read has 2",
+        ),
         ('partner_center = "/details/notes"', 'partner_center = "/notes"', "the closest known is "),
     ],
 )
@@ -412,6 +418,12 @@ def test_one_slip_in_the_shipped_map_is_told_with_its_line(tmp_path: Path, old: 
         new in near or near.startswith(("[[tables.opportunity.fields", "[[tables.opportunity.states"))
         for near in around
     )
+
+
+def test_a_slip_in_a_tables_header_is_told_too(tmp_path: Path) -> None:
+    text = changed(("[[tables.opportunity.fields]]", "[[tables.opportunity.feilds]]"))
+
+    assert problems_of(tmp_path, text)
 
 
 def test_lines_are_right_with_windows_line_ends_and_comments(tmp_path: Path) -> None:

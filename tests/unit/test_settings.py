@@ -208,6 +208,7 @@ SALESFORCE = {
     ("changes", "problem"),
     [
         ({"SALESFORCE_URL": ""}, "SALESFORCE_URL is missing. Accepted: the org's My Domain address"),
+        ({"SALESFORCE_URL": "https://fabrikam.lightning.force.com"}, "SALESFORCE_URL is wrong: must be the My Domain"),
         ({"SALESFORCE_CLIENT_ID": ""}, "SALESFORCE_CLIENT_ID is missing. Accepted: the Consumer Key"),
         ({"SALESFORCE_CLIENT_SECRET": ""}, "SALESFORCE_CLIENT_SECRET is missing: set the app's Consumer Secret"),
         (
