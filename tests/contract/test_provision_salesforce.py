@@ -528,7 +528,7 @@ def test_a_field_that_the_app_cannot_read_in_the_end_is_an_error_that_names_it(b
 
     assert code == 1
     assert "No such column 'Description'" in said
-    assert "Next step: create the field, let the integration user see and edit it" in said
+    assert "create the field, or let the integration user see and edit it" in said
 
 
 # ---------------------------------------------------------------- bad days

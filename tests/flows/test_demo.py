@@ -77,6 +77,9 @@ def test_a_step_that_is_not_as_expected_fails_the_demo_and_names_difference_and_
 def test_an_interrupted_demo_ends_at_once_and_leaves_nothing_behind(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it, and so would the demo
     demo = subprocess.Popen(WITH_DYNAMICS_365, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
     wait_until_the_host_is_ready(tmp_path)
 
