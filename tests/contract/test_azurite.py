@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from azure.storage.queue import QueueServiceClient
 
 from local import azurite as azurite_module
 from local.azurite import NODE_PROJECT, Azurite, AzuriteError, install, installed
+from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 DEADLINE_S = 30
@@ -36,18 +36,15 @@ def listens(port: int) -> bool:
 
 
 def wait_until_closed(port: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while listens(port):
-        assert time.monotonic() < deadline, f"port {port} still answers after {DEADLINE_S} s"
-        time.sleep(0.05)
+    eventually(lambda: not listens(port), f"port {port} is closed")
 
 
 def wait_for_line(file: Path, *parts: str) -> None:
     """Azurite writes the line after it has answered."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not any(all(part in line for part in parts) for line in file.read_text().splitlines()):
-        assert time.monotonic() < deadline, f"{file.name} has no line with {parts} after {DEADLINE_S} s"
-        time.sleep(0.05)
+    eventually(
+        lambda: any(all(part in line for part in parts) for line in file.read_text().splitlines()),
+        f"a line of {file.name} with {parts}",
+    )
 
 
 def start_command() -> tuple[subprocess.Popen[str], str]:

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +32,7 @@ from local.simulators.partner_center import RECIPES, Account
 from local.simulators.partner_center.people import CUSTOMER, PARTNER_SELLER, SOLUTION
 from local.simulators.pki import LEAF_NAME, SigningPki
 from local.simulators.systems import Simulators
+from tests.waiting import eventually
 
 REFERRALS = "https://api.partner.microsoft.com/v1.0/engagements/referrals"
 REGISTRATION = "https://api.partnercenter.microsoft.com/webhooks/v1/registration"
@@ -1248,13 +1248,6 @@ class TestSigning:
         assert admin.post(forge, json={"recipe": "magic"}).status_code == 400
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 10) -> bool:
-    deadline = time.monotonic() + within_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
-
-
 class TestServed:
     def test_a_client_with_the_settings_does_it_all_over_https(self, receiver: Receiver) -> None:
         with Simulators().serve() as systems, requests.Session() as session:
@@ -1284,7 +1277,7 @@ class TestServed:
             )
 
             assert (registered.status_code, created.status_code) == (200, 200)
-            assert eventually(lambda: receiver.log.count() == 1)
+            assert eventually(lambda: receiver.log.count() == 1, "the event is delivered")
             certificate_url = receiver.log.entries[0].request_headers["x-ms-certificate-url"]
             assert urlsplit(certificate_url).netloc == settings["WEBHOOK_CERTIFICATE_HOSTS"]
             certificate = x509.load_pem_x509_certificate(session.get(certificate_url).content)
@@ -1303,7 +1296,7 @@ class TestServed:
 
             systems.people.microsoft_creates_deal()
 
-            assert eventually(lambda: [e.status for e in receiver.log.entries].count(200) == 2)
+            assert eventually(lambda: [e.status for e in receiver.log.entries].count(200) == 2, "both are accepted")
             assert receiver.log.count() == 4
 
     def test_the_command_prints_the_settings_and_stops_when_told(self, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from local.demo.story import STORY
 from local.demo.traffic import PURPOSE_IN
 from local.desks import DESKS
+from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "local.demo", "--crm"]
@@ -99,10 +99,7 @@ def test_the_processes_of_a_killed_demo_end_by_themselves(environment: dict[str,
     demo.kill()
     demo.wait()
 
-    deadline = time.monotonic() + 30
-    while processes_in(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes_in(tmp_path) == []
+    assert eventually(lambda: processes_in(tmp_path) == [], "no process is left")
 
 
 ORG = "/services/data/v67.0"
@@ -160,10 +157,11 @@ def steps_told(text: str) -> list[tuple[str, str]]:
 
 
 def wait_until_the_host_is_ready(directory: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not any("ready" in log.read_text().splitlines() for log in directory.glob("cosell-demo-*/*/host.log")):
-        assert time.monotonic() < deadline, "the demo's host is not ready after 60 s"
-        time.sleep(0.05)
+    eventually(
+        lambda: any("ready" in log.read_text().splitlines() for log in directory.glob("cosell-demo-*/*/host.log")),
+        "the demo's host is ready",
+        within_s=60,
+    )
 
 
 def left_behind(directory: Path) -> list[str]:
