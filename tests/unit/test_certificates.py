@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store
 
 from shared.errors import SettingsError
 from shared.settings import WebhookSettings, load
@@ -39,7 +42,7 @@ from tests.signing import (
 from webhook_receiver.callback import RejectedCallback
 from webhook_receiver.certificates import SigningCertificates
 from webhook_receiver.download import direct_session
-from webhook_receiver.trust import is_root, trusted_certificates
+from webhook_receiver.trust import MAX_CHAIN, _ca_policy, is_root, trusted_certificates
 
 SIGNATURE = genuine().sign(BODY)
 FORGED = genuine().sign(b"another body")
@@ -233,15 +236,63 @@ def test_other_names_can_be_configured(tmp_path: Path) -> None:
     assert "notifications.example.com" in checked.refusal().reason
 
 
+# What is bundled
+
+BUNDLED = trusted_certificates(None)
+ROOTS = [certificate for certificate in BUNDLED if is_root(certificate)]
+INTERMEDIATES = [certificate for certificate in BUNDLED if not is_root(certificate)]
+ALL_WERE_ISSUED = max(certificate.not_valid_before_utc for certificate in BUNDLED) + timedelta(days=1)
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
 def test_the_bundled_roots_are_the_ones_in_certifi() -> None:
     with warnings.catch_warnings(action="ignore"):
         known = set(x509.load_pem_x509_certificates(Path(certifi.where()).read_bytes()))
 
-    bundled = trusted_certificates(None)
+    assert len(ROOTS) == 6
+    assert set(ROOTS) <= known
 
-    assert len(bundled) == 6
-    assert set(bundled) <= known
-    assert all(is_root(certificate) for certificate in bundled)
+
+@pytest.mark.parametrize("intermediate", INTERMEDIATES, ids=common_name)
+def test_a_bundled_intermediate_is_an_authority_and_chains_to_a_bundled_root(intermediate: x509.Certificate) -> None:
+    # The receiver's own rules, but for the end of the chain: there it wants a signing certificate, here an authority.
+    verifier = (
+        PolicyBuilder()
+        .store(Store(ROOTS))
+        .time(ALL_WERE_ISSUED)
+        .max_chain_depth(MAX_CHAIN)
+        .extension_policies(ca_policy=_ca_policy(), ee_policy=ExtensionPolicy.permit_all())
+        .build_client_verifier()
+    )
+
+    chain = verifier.verify(intermediate, INTERMEDIATES).chain
+
+    assert chain[-1] in ROOTS
+    assert intermediate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert intermediate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+
+
+def test_the_issuers_of_microsofts_own_certificates_are_bundled() -> None:
+    names = [common_name(certificate) for certificate in INTERMEDIATES]
+
+    assert len(set(names)) == len(names)
+    assert set(names) == {
+        "Microsoft TLS RSA Root G2",
+        *(f"Microsoft TLS G2 RSA CA OCSP {number:02}" for number in range(2, 17, 2)),
+        *(f"Microsoft Azure RSA TLS Issuing CA {number:02}" for number in (3, 4, 7, 8)),
+    }
+
+
+def test_no_bundled_certificate_has_expired() -> None:
+    """The one test here that looks at today's date. It fails when it is time to act, not because something broke."""
+    today = datetime.now(UTC)
+
+    expired = [common_name(each) for each in BUNDLED if each.not_valid_after_utc <= today]
+
+    assert not expired, "run `python -m webhook_receiver.refresh`; webhook_receiver/roots/README.md says more"
 
 
 # Fetching
@@ -328,6 +379,54 @@ def test_a_kept_issuer_that_does_not_fit_any_more_is_fetched_anew(tmp_path: Path
     checked.clock.advance(minutes=2)
 
     assert checked.signed(rotated.sign(BODY))
+
+
+@cache
+def cross_signed() -> Issued:
+    """A root of Microsoft's that another authority has signed, as it stands above Azure's newer certificates."""
+    return issue(name("Test TLS RSA Root G2"), root(), ca=True, purposes=[ExtendedKeyUsageOID.SERVER_AUTH])
+
+
+@cache
+def second_authority() -> Issued:
+    return issue(
+        name("Test TLS G2 RSA CA 02"),
+        cross_signed(),
+        ca=True,
+        path_length=0,
+        purposes=[ExtendedKeyUsageOID.SERVER_AUTH],
+    )
+
+
+def two_below_the_root() -> Issued:
+    return leaf(
+        issuer=second_authority(),
+        issuer_url=ISSUER_URL,
+        purposes=[ExtendedKeyUsageOID.SERVER_AUTH],
+        key=genuine().key,
+    )
+
+
+LEAF_ALONE = {"in PEM": lambda: two_below_the_root().pem, "in DER": lambda: two_below_the_root().der}
+
+
+@pytest.mark.parametrize("how", LEAF_ALONE)
+def test_a_leaf_whose_issuers_are_known_needs_no_further_call(tmp_path: Path, how: str) -> None:
+    checked = Checked(tmp_path, trusted=root().pem + second_authority().pem + cross_signed().pem)
+    checked.serve(LEAF_ALONE[how]())
+
+    assert checked.signed()
+    assert checked.host.asked == [CERTIFICATE_URL]
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["leaf to root", "issuers turned round"])
+def test_a_file_with_the_whole_chain_needs_no_further_call(tmp_path: Path, turned: bool) -> None:
+    checked = Checked(tmp_path, trusted=root().pem)
+    issuers = [second_authority().pem, cross_signed().pem, root().pem]
+    checked.serve(two_below_the_root().pem + b"".join(reversed(issuers) if turned else issuers))
+
+    assert checked.signed()
+    assert checked.host.asked == [CERTIFICATE_URL]
 
 
 @pytest.mark.parametrize(
