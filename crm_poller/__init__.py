@@ -10,7 +10,7 @@ from shared.settings import schedule
 bp = func.Blueprint()  # type: ignore[no-untyped-call]
 
 
-@bp.timer_trigger(arg_name="timer", schedule=schedule("CRM_POLL_SCHEDULE", "0 * * * * *"))
+@bp.timer_trigger(arg_name="timer", schedule=schedule("CRM_POLL_SCHEDULE"))
 def crm_poller(timer: func.TimerRequest) -> None:  # noqa: ARG001
     from crm_poller.poll import poll
 

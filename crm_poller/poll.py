@@ -8,26 +8,42 @@ from shared.messages import SyncRequest
 from shared.model import RecordChange
 from shared.services import Services
 
+SIGN = "poll"
+
 
 def poll(services: Services) -> int:
     """Poll every watched table once; return how many messages were sent.
 
     A table that fails does not keep the others from being polled; its error is raised in the end.
     """
-    sent, failed = 0, None
-    for table in services.field_map.watched:
+    sent, troubles = 0, list[CosellError]()
+    try:
+        tables = services.field_map.watched
+    except CosellError as error:
+        services.signs.failed(SIGN, str(error))
+        raise
+    for table in tables:
         try:
             sent += _poll_table(table.table, services)
-        except Throttled as later:
-            # Nothing to mend and nothing lost: the cursor stays where it is.
-            log.warning("poll.waits", extra={"table": table.table, "why": str(later)})
         except CosellError as error:
-            step = error.next_step if isinstance(error, Permanent) else ""
-            log.error("poll.failed", extra={"table": table.table, "why": str(error), "next_step": step})
-            failed = error
-    if failed:
-        raise failed
+            troubles.append(error)
+            _log_trouble(table.table, error)
+    if not troubles:
+        services.signs.well(SIGN)
+        return sent
+    services.signs.failed(SIGN, str(troubles[-1]))
+    if failures := [error for error in troubles if not isinstance(error, Throttled)]:
+        raise failures[-1]
     return sent
+
+
+def _log_trouble(table: str, error: CosellError) -> None:
+    if isinstance(error, Throttled):
+        # Nothing to mend and nothing lost: the cursor stays where it is.
+        log.warning("poll.waits", extra={"table": table, "why": str(error)})
+    else:
+        step = error.next_step if isinstance(error, Permanent) else ""
+        log.error("poll.failed", extra={"table": table, "why": str(error), "next_step": step})
 
 
 def _poll_table(table: str, services: Services) -> int:

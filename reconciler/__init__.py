@@ -10,7 +10,7 @@ from shared.settings import schedule
 bp = func.Blueprint()  # type: ignore[no-untyped-call]
 
 
-@bp.timer_trigger(arg_name="timer", schedule=schedule("SWEEP_SCHEDULE", "30 */5 * * * *"))
+@bp.timer_trigger(arg_name="timer", schedule=schedule("SWEEP_SCHEDULE"))
 def reconciler(timer: func.TimerRequest) -> None:  # noqa: ARG001
     from reconciler.sweep import sweep
 

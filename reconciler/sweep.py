@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+from shared.errors import CosellError
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.model import TICKS_PER_S, Referral, ticks
 from shared.services import Services
 
 CURSOR = "sweep"
+SIGN = "sweep"
 OVERLAP_S = 600
 """How far each sweep looks back behind the newest referral it knows: an update may become visible late."""
 
@@ -21,6 +23,16 @@ def sweep(services: Services) -> int:
 
     The first sweep takes every open referral there is, so that an installation begins with the whole picture.
     """
+    try:
+        sent = _sweep(services)
+    except CosellError as error:
+        services.signs.failed(SIGN, str(error))
+        raise
+    services.signs.well(SIGN)
+    return sent
+
+
+def _sweep(services: Services) -> int:
     cursor = services.cursors.load(CURSOR)
     state = json.loads(cursor.value) if cursor.value else {"watermark": None, "seen": {}}
     seen: dict[str, str] = dict(state["seen"])

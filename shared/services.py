@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from shared.mapping import FieldMap
     from shared.model import Referral
-    from shared.remote.auth import EntraTokens, TokenSource
+    from shared.remote.auth import CachedToken, EntraTokens, Tell, TokenSource
     from shared.remote.crm import Crm, TableShape
     from shared.remote.dialect import Dialect
     from shared.remote.http import Remote
@@ -35,10 +35,13 @@ if TYPE_CHECKING:
     from shared.remote.partner_center_webhooks import PartnerCenterWebhooks
     from shared.remote.salesforce_sign_in import SalesforceSignIn
     from shared.remote.token_store import TokenStore
+    from shared.store.captures import Captures
     from shared.store.cursors import Cursors
     from shared.store.deals import Deals
     from shared.store.failures import Failures
+    from shared.store.journal import Journal
     from shared.store.queue import Queue
+    from shared.store.signs import Signs
     from shared.store.tables import TableStorage
 
 G = TypeVar("G", bound=Group)
@@ -65,7 +68,7 @@ class Services:
     ) -> None:
         self.environ = environ
         self.session = session
-        self._sleep = sleep
+        self.sleep = sleep
         self.clock = clock
 
     def settings(self, group: type[G]) -> G:
@@ -79,6 +82,13 @@ class Services:
         from shared.store.queue import WorkQueue
 
         return WorkQueue(self.settings(StorageSettings))
+
+    @cached_property
+    def relays(self) -> Queue:
+        """The calls to pass on to other listeners."""
+        from shared.store.queue import RELAY_REQUESTS, WorkQueue
+
+        return WorkQueue(self.settings(StorageSettings), name=RELAY_REQUESTS)
 
     @cached_property
     def _tables(self) -> TableStorage:
@@ -107,6 +117,27 @@ class Services:
 
         return Cursors(self._tables.table(CURSORS))
 
+    @cached_property
+    def signs(self) -> Signs:
+        from shared.store.signs import Signs
+        from shared.store.tables import INDEX
+
+        return Signs(self._tables.table(INDEX), self.clock)
+
+    @cached_property
+    def journal(self) -> Journal:
+        from shared.store.journal import Journal
+        from shared.store.tables import INDEX
+
+        return Journal(self._tables.table(INDEX), self.clock)
+
+    @cached_property
+    def captures(self) -> Captures:
+        from shared.store.captures import Captures
+        from shared.store.tables import INDEX
+
+        return Captures(self._tables.table(INDEX), self.clock)
+
     # ------------------------------------------------------------ the outside systems
 
     @cached_property
@@ -123,14 +154,11 @@ class Services:
         from shared.remote.partner_center_webhooks import WEBHOOKS_DIALECT, PartnerCenterWebhooks
 
         settings = self._partner_center
-        return PartnerCenterWebhooks(
-            self._remote(
-                "Partner Center webhooks",
-                settings.webhooks_url,
-                self._partner_center_user(settings.webhooks_scope),
-                WEBHOOKS_DIALECT,
-            )
+        user = self._partner_center_user(settings.webhooks_scope)
+        remote, test_sender = (
+            self._remote("Partner Center webhooks", settings.webhooks_url, user, WEBHOOKS_DIALECT) for _ in range(2)
         )
+        return PartnerCenterWebhooks(remote, test_sender)
 
     @cached_property
     def crm(self) -> Crm:
@@ -170,7 +198,10 @@ class Services:
         tokens = self._entra(
             settings.authority, settings.tenant_id, settings.client_id, settings.client_secret.get_secret_value()
         )
-        return RefreshToken(tokens, scope, self._refresh_tokens, configured)
+        stored = self._noted("refresh_token")
+        user = RefreshToken(tokens, scope, self._refresh_tokens, configured, tell_stored=stored)
+        user.tell = self._noted("partner_center_sign_in")
+        return user
 
     def _dynamics365(self) -> Crm:
         from shared.remote.auth import ClientCredentials, ManagedIdentity
@@ -179,7 +210,7 @@ class Services:
 
         settings = self.settings(Dynamics365Settings)
         scope = f"{settings.url}/.default"
-        user: TokenSource
+        user: CachedToken
         if settings.client_secret:
             secret = settings.client_secret.get_secret_value()
             user = ClientCredentials(
@@ -187,6 +218,7 @@ class Services:
             )
         else:
             user = ManagedIdentity(scope, settings.client_id, clock=self.clock)
+        user.tell = self._noted("crm_sign_in")
         return Dataverse(self._remote("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), self._shapes)
 
     def _salesforce(self) -> Crm:
@@ -195,6 +227,7 @@ class Services:
         from shared.remote.salesforce_limits import DailyBudget
 
         settings, user = self.settings(SalesforceSettings), self.salesforce_sign_in()
+        user.tell = self._noted("crm_sign_in")
         url = f"{settings.url}/{API_PATH}/{settings.api_version}"
         budget = DailyBudget(settings.api_reserve)
         remote = self._remote("Salesforce", url, user, DIALECT, pause_after=budget, timeout_s=TIMEOUT_S)
@@ -213,6 +246,10 @@ class Services:
         org = self._remote("Salesforce sign-in", settings.url, None, OAUTH)
         return SalesforceSignIn(org, grant, settings.api_version, clock=self.clock)
 
+    def _noted(self, part: str) -> Tell:
+        """Return what notes a sign of the part for each time it is told of."""
+        return lambda why: self.signs.failed(part, why) if why else self.signs.well(part)
+
     @property
     def _shapes(self) -> Mapping[str, TableShape]:
         return {name: table.shape for name, table in self.field_map.tables.items()}
@@ -227,7 +264,7 @@ class Services:
         from shared.remote.http import Remote
 
         return Remote(
-            name, url, user, dialect=dialect, session=self.session, clock=self.clock, sleep=self._sleep, **options
+            name, url, user, dialect=dialect, session=self.session, clock=self.clock, sleep=self.sleep, **options
         )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from shared import addresses
 from shared.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,6 +123,12 @@ class WebhookSettings(Group):
         description="names, comma separated, one of which the signing certificate must carry",
     )
 
+    capture_events: bool = Field(
+        False,
+        alias="CAPTURE_EVENTS",
+        description="true: headers and body of genuine calls are kept for a day, for python -m admin first-contact",
+    )
+
     @model_validator(mode="after")
     def _roots_exist(self) -> Self:
         if self.trusted_roots_file and not self.trusted_roots_file.is_file():
@@ -143,6 +150,26 @@ class RegistrationSettings(Group):
         alias="WEBHOOK_TAKE_BACK",
         description="true: the daily check takes the registration back when another address replaced ours",
     )
+
+
+class RelaySettings(Group):
+    """Who else gets Partner Center's calls. Apart from the webhook's own: a mistake here stops nothing else."""
+
+    urls: CommaList = Field(
+        [],
+        alias="WEBHOOK_RELAY_URLS",
+        description="https addresses, comma separated (a comma in one is %2C), that every genuine call is passed on to",
+    )
+    webhook_url: str | None = Field(None, alias="WEBHOOK_URL", description="see above")
+
+    @model_validator(mode="after")
+    def _are_others(self) -> Self:
+        for url in self.urls:
+            if problem := addresses.problem(url):
+                raise ValueError(f"WEBHOOK_RELAY_URLS: {addresses.masked(url)} {problem}")
+            if self.webhook_url and addresses.place(url) == addresses.place(self.webhook_url):
+                raise ValueError("WEBHOOK_RELAY_URLS names WEBHOOK_URL: calls passed on to ourselves would never end")
+        return self
 
 
 class PartnerCenterSettings(Group):
@@ -352,6 +379,7 @@ def all_problems(environ: Mapping[str, str] | None = None) -> list[str]:
         StorageSettings,
         WebhookSettings,
         RegistrationSettings,
+        RelaySettings,
         PartnerCenterSettings,
         CrmChoice,
     ]
@@ -366,9 +394,15 @@ def all_problems(environ: Mapping[str, str] | None = None) -> list[str]:
     return problems
 
 
-def schedule(name: str, default: str) -> str:
-    """Return the NCRONTAB expression of a timer. Read at indexing, so that an unset setting has its default.
+# When the timers run: NCRONTAB, six fields from seconds on, in UTC.
+# https://learn.microsoft.com/azure/azure-functions/functions-bindings-timer#ncrontab-expressions
+SCHEDULES: Mapping[str, str] = {
+    "CRM_POLL_SCHEDULE": "0 * * * * *",
+    "SWEEP_SCHEDULE": "30 */5 * * * *",
+    "REGISTRATION_CHECK_SCHEDULE": "0 17 5 * * *",
+}
 
-    https://learn.microsoft.com/azure/azure-functions/functions-bindings-timer
-    """
-    return os.environ.get(name) or default
+
+def schedule(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return the NCRONTAB expression of a timer. Read at indexing, so that an unset setting has its default."""
+    return (os.environ if environ is None else environ).get(name) or SCHEDULES[name]

@@ -13,7 +13,8 @@ bp = func.Blueprint()  # type: ignore[no-untyped-call]
 def sync_worker(msg: func.QueueMessage) -> None:
     from sync_worker.work import work_off
 
-    work_off(msg.get_body(), services.process_services(), redelivered=(msg.dequeue_count or 1) > 1)
+    redelivered = (msg.dequeue_count or 1) > 1
+    work_off(msg.get_body(), services.process_services(), redelivered=redelivered, sent_utc=msg.insertion_time)
 
 
 @bp.queue_trigger(arg_name="msg", queue_name="sync-requests-poison", connection="AzureWebJobsStorage")

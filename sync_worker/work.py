@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import ValidationError
 
 from shared.errors import Permanent, Retryable, SettingsError, Throttled
@@ -17,9 +19,11 @@ SHOWN_AFTER_DEFERRALS = 8
 """From then on, after an hour or more, a person is told that a deal waits."""
 
 
-def work_off(body: bytes, services: Services, *, redelivered: bool) -> None:
+def work_off(body: bytes, services: Services, *, redelivered: bool, sent_utc: datetime | None = None) -> None:
     """Bring the deal into agreement. Raises only what is unexpected: the host then redelivers, and counts."""
     request = SyncRequest.model_validate_json(body)
+    if request.cause == "webhook" and not request.deferrals:
+        services.signs.well("webhook", request.event or "", at_utc=sent_utc)
     fields = {"correlation_id": request.correlation_id, "cause": request.cause}
     try:
         outcome = sync_one(request, services, redelivered=redelivered)

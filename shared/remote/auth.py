@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.errors import SignInFailed, Unavailable
+from shared.errors import CosellError, SignInFailed, Unavailable
 from shared.remote.dialect import Complaint, Dialect, Meaning
 from shared.remote.http import Remote, utc_now
 from shared.remote.token_store import TokenStore
@@ -36,6 +36,14 @@ class TokenSource(Protocol):
         """Return a token that is still good for minutes, and not the one that was `refused`. Raises SignInFailed."""
 
 
+Tell = Callable[[str], None]
+"""Is told why something failed; "" when it worked."""
+
+
+def _nobody(_why: str) -> None:
+    """Nobody is told."""
+
+
 class CachedToken(ABC):
     """Keeps one token. Of many threads that need a new one, one fetches and the others wait for it."""
 
@@ -44,13 +52,20 @@ class CachedToken(ABC):
         self._lock = Lock()
         self._token = ""
         self._renew_at = datetime.min.replace(tzinfo=UTC)
+        self.tell: Tell = _nobody
+        """Told of every try to get a token."""
 
     def token(self, *, refused: str = "") -> str:
         with self._lock:
             # Of many calls that one expired session refuses, only the first finds it still in place.
             if self._token == refused or self._clock() >= self._renew_at:
-                self._token, expires = self._fetch()
+                try:
+                    self._token, expires = self._fetch()
+                except CosellError as failed:
+                    self.tell(str(failed))
+                    raise
                 self._renew_at = expires - EARLY
+                self.tell("")
             return self._token
 
     @abstractmethod
@@ -160,12 +175,15 @@ class RefreshToken(CachedToken):
         scope: str,
         store: TokenStore,
         configured: str | None = None,
+        tell_stored: Tell = _nobody,
     ) -> None:
+        """`tell_stored` is told whether the newest refresh token could be stored."""
         super().__init__(tokens.clock)
         self._tokens = tokens
         self._scope = scope
         self._store = store
         self._configured = configured
+        self._tell_stored = tell_stored
 
     def _fetch(self) -> tuple[str, datetime]:
         stored = self._store.load()
@@ -188,9 +206,12 @@ class RefreshToken(CachedToken):
         granted = self._tokens.grant("refresh_token", self._scope, refresh_token=refresh_token)
         try:
             self._store.save(granted.refresh_token or refresh_token)
-        except Unavailable:
+        except Unavailable as failed:
             # The token in use stays valid for weeks: work goes on, and the log says what to mend.
             log.exception("auth.refresh_token_not_stored")
+            self._tell_stored(str(failed))
+        else:
+            self._tell_stored("")
         return granted.access_token, granted.expires
 
 

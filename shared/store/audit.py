@@ -54,7 +54,7 @@ _ENTRY = TypeAdapter(AuditEntry)
 def audit_rows(deal: str, entries: Sequence[AuditEntry], first_number: int) -> list[Row]:
     """Return the entries as rows. `first_number` counts the deal's entries: it orders what the clock cannot."""
     return [
-        Row(deal, _key(entry.at_utc, number), columns(_ENTRY.dump_python(entry, mode="json")))
+        Row(deal, KEY_FROM + newest_first(entry.at_utc, number), columns(_ENTRY.dump_python(entry, mode="json")))
         for number, entry in enumerate(entries, first_number)
     ]
 
@@ -63,6 +63,7 @@ def audit_entry(row: Row) -> AuditEntry:
     return _ENTRY.validate_python(document(row.columns))
 
 
-def _key(at_utc: datetime, number: int) -> str:
+def newest_first(at_utc: datetime, number: int) -> str:
+    """Return a row key before those of earlier times; `number` orders what happened at the same time."""
     ticks = (at_utc - datetime(1, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 10
-    return f"{KEY_FROM}{_LAST_TICK - ticks:019d}_{_LAST_NUMBER - number:09d}"
+    return f"{_LAST_TICK - ticks:019d}_{_LAST_NUMBER - number:09d}"

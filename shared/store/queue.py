@@ -1,4 +1,4 @@
-"""The one queue, `sync-requests`: puts messages on it and says how many wait. Never takes one off: the host does."""
+"""Queues: puts messages on one and says how many wait. Never takes one off: the host does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import Unavailable
-from shared.messages import SyncRequest
 from shared.settings import StorageSettings
 from shared.store.account import Patience, client_options, credential, error_code, meaning
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from azure.storage.queue import QueueClient, QueueServiceClient
 
 SYNC_REQUESTS = "sync-requests"
+RELAY_REQUESTS = "webhook-relays"
 
 # A webhook waits for the answer, so give up sooner than its sender does.
 PATIENCE = Patience(attempts=2, total_s=4, connect_timeout_s=2, read_timeout_s=3)
@@ -24,10 +24,16 @@ NEVER_EXPIRES = -1
 LONGEST_DELAY_S = 7 * 24 * 3600
 
 
+class Message(Protocol):
+    """SyncRequest or RelayRequest."""
+
+    def encode(self) -> str: ...
+
+
 class Queue(Protocol):
     """What the triggers and the worker need of a queue. Safe to call from several threads."""
 
-    def send(self, request: SyncRequest, delay_s: float = 0) -> None:
+    def send(self, request: Message, delay_s: float = 0) -> None:
         """Return once the message is stored. `delay_s`: how long it stays unseen. Raises Unavailable."""
         ...
 
@@ -41,7 +47,7 @@ class Queue(Protocol):
 
 
 class WorkQueue:
-    """The queue in the storage account. Connects on first use; created by the first message that misses it."""
+    """A queue in the storage account. Connects on first use; created by the first message that misses it."""
 
     def __init__(
         self,
@@ -62,7 +68,7 @@ class WorkQueue:
         self._service: QueueServiceClient | None = None
         self._clients: dict[str, QueueClient] = {}
 
-    def send(self, request: SyncRequest, delay_s: float = 0) -> None:
+    def send(self, request: Message, delay_s: float = 0) -> None:
         from azure.core.exceptions import AzureError, ResourceExistsError
 
         def attempt(_repeated: bool) -> None:

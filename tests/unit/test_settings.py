@@ -313,10 +313,10 @@ def test_a_schedule_that_is_not_set_has_its_default(monkeypatch: pytest.MonkeyPa
     if given is not None:
         monkeypatch.setenv("CRM_POLL_SCHEDULE", given)
 
-    assert schedule("CRM_POLL_SCHEDULE", "0 * * * * *") == "0 * * * * *"
+    assert schedule("CRM_POLL_SCHEDULE") == "0 * * * * *"
 
 
 def test_a_schedule_that_is_set_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRM_POLL_SCHEDULE", "*/10 * * * * *")
 
-    assert schedule("CRM_POLL_SCHEDULE", "0 * * * * *") == "*/10 * * * * *"
+    assert schedule("CRM_POLL_SCHEDULE") == "*/10 * * * * *"
