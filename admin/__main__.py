@@ -1,4 +1,4 @@
-"""`python -m admin failures` and `python -m admin replay`, with the app's settings in the environment."""
+"""What admins and operators ask for, with the app's settings in the environment."""
 
 from __future__ import annotations
 
@@ -6,32 +6,62 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from admin.commands import failures, replay
+from admin import commands, first_contact, registration
 from shared.errors import CosellError
 from shared.services import Services
 
 
 def main(arguments: Sequence[str] | None = None, services: Services | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m admin", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("failures", help="list the deals that wait for a person, with the reason and the next step")
-    again = commands.add_parser("replay", help="have deals looked at again")
-    again.add_argument("deals", nargs="*", metavar="deal", help="pc_<referral id> or crm_<table>_<record id>")
-    again.add_argument("--all", action="store_true", help="every deal that failed")
+    """Run one command; return its exit code, 1 when it could not be done."""
+    parser = _parser()
     given = parser.parse_args(arguments)
     if given.command == "replay" and bool(given.deals) == given.all:
-        again.error("name deals, or say --all")
-    services = services or Services()
+        parser.error("replay: name deals, or say --all")
+    if given.command == "registration" and given.keys and given.app:
+        parser.error("--keys: the app tells no keys; run it without --app, with PARTNER_CENTER_... in the environment")
     try:
-        if given.command == "failures":
-            print(*(failures(services) or ["No deal waits for a person."]), sep="\n\n")
-        else:
-            sent = replay(services, given.deals, every=given.all)
-            print(f"{len(sent)} deals will be looked at again.", *sent, sep="\n  ")
+        code: int = given.run(given, services or Services())
     except (CosellError, ValueError) as wrong:
         print(wrong, file=sys.stderr)
         return 1
-    return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m admin", description=__doc__)
+    subparsers = parser.add_subparsers(dest="command", required=True)
+
+    failures = subparsers.add_parser("failures", help="list what waits for a person, with the reason and the next step")
+    failures.set_defaults(run=commands.print_failures)
+
+    replay = subparsers.add_parser("replay", help="have deals looked at again")
+    replay.add_argument("deals", nargs="*", metavar="deal", help="pc_<referral id> or crm_<table>_<record id>")
+    replay.add_argument("--all", action="store_true", help="every deal that failed")
+    replay.set_defaults(run=commands.print_replay)
+
+    register = subparsers.add_parser("register", help="register the webhook: anew, with a new key or address")
+    register.add_argument("--webhook-url", metavar="URL", help="default: the setting WEBHOOK_URL")
+    register.add_argument("--events", metavar="NAME,NAME", help="default: the four referral events and test-created")
+    register.add_argument("--overwrite", action="store_true", help="also when another receiver is registered")
+    register.add_argument(
+        "--test", action=argparse.BooleanOptionalAction, help="have a test event sent; default: after a change"
+    )
+    _add_app(register)
+    register.set_defaults(run=registration.register)
+
+    show = subparsers.add_parser("registration", help="show what is registered, and what should be")
+    show.add_argument("--keys", action="store_true", help="print the registered address alone, with its key")
+    _add_app(show)
+    show.set_defaults(run=registration.show)
+
+    contact = subparsers.add_parser("first-contact", help="what the live Partner Center does, as far as it was seen")
+    contact.set_defaults(run=first_contact.print_report)
+    return parser
+
+
+def _add_app(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--app", metavar="URL", help="let the deployed app do it: https://<app>.azurewebsites.net")
+    parser.add_argument("--key", help="a function key of that app")
 
 
 if __name__ == "__main__":

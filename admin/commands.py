@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 from shared.messages import SyncRequest
 from shared.services import Services
+
+DEALS = ("pc_", "crm_")
+"""How the keys of deals begin. What else fails - a listener, an event nobody can read - cannot be looked at again."""
+
+
+def print_failures(_: Namespace, services: Services) -> int:
+    print(*(failures(services) or ["Nothing waits for a person."]), sep="\n\n")
+    return 0
+
+
+def print_replay(given: Namespace, services: Services) -> int:
+    sent = replay(services, given.deals, every=given.all)
+    print(f"{len(sent)} deals will be looked at again.", *sent, sep="\n  ")
+    return 0
 
 
 def failures(services: Services) -> list[str]:
@@ -20,7 +36,9 @@ def replay(services: Services, deals: list[str], *, every: bool = False) -> list
 
     Raises ValueError, before anything is sent, for a key that is none.
     """
-    wanted = [failure.deal for failure in services.failures.list() if failure.deal != "unreadable"] if every else deals
+    wanted = (
+        [failure.deal for failure in services.failures.list() if failure.deal.startswith(DEALS)] if every else deals
+    )
     requests = [_request(services, deal) for deal in wanted]
     for request in requests:
         services.queue.send(request)

@@ -10,10 +10,10 @@ from uuid import uuid4
 import azure.functions as func
 
 from shared import services
-from shared.settings import RegistrationSettings, schedule
+from shared.settings import schedule
 
 if TYPE_CHECKING:
-    from register_webhook.registration import Registrar
+    from shared.registration.registrar import Registrar
 
 log = logging.getLogger(__name__)
 bp = func.Blueprint()  # type: ignore[no-untyped-call]
@@ -21,7 +21,7 @@ bp = func.Blueprint()  # type: ignore[no-untyped-call]
 
 @bp.route(route="register_webhook", methods=["GET", "POST"], auth_level=func.AuthLevel.FUNCTION)
 def register_webhook(req: func.HttpRequest) -> func.HttpResponse:
-    from register_webhook.answer import answer
+    from shared.registration.answer import answer
 
     correlation_id = str(uuid4())
     status, words = answer(req.method, req.get_body(), registrar)
@@ -34,14 +34,13 @@ def register_webhook(req: func.HttpRequest) -> func.HttpResponse:
     )
 
 
-@bp.timer_trigger(arg_name="timer", schedule=schedule("REGISTRATION_CHECK_SCHEDULE", "0 17 5 * * *"))
+@bp.timer_trigger(arg_name="timer", schedule=schedule("REGISTRATION_CHECK_SCHEDULE"))
 def check_registration(timer: func.TimerRequest) -> None:  # noqa: ARG001
     registrar().check()
 
 
 def registrar() -> Registrar:
     """Return the registrar of this process's settings. Raises SettingsError."""
-    from register_webhook.registration import Registrar
+    from shared.registration import registrar_of
 
-    parts = services.process_services()
-    return Registrar(parts.webhooks, parts.settings(RegistrationSettings), clock=parts.clock)
+    return registrar_of(services.process_services())

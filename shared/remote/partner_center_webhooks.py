@@ -41,11 +41,13 @@ class Registration:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One delivery of a test event. `response_code`: an HTTP status by name or number; `system_error`: no answer."""
+    """One delivery of a test event. `response_code`: an HTTP status by name or number; `system_error`: no answer;
+    `at`: when, as Partner Center writes it."""
 
     response_code: str
     message: str
     system_error: bool
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,15 @@ class ValidationEvent:
 
 
 class PartnerCenterWebhooks:
-    """All methods raise the errors of shared.errors."""
+    """All methods raise the errors of shared.errors.
 
-    def __init__(self, remote: Remote) -> None:
+    `test_sender` asks for test events: a Remote of its own, since it pauses when more than two a minute are asked for,
+    and the registration shall be seen meanwhile.
+    """
+
+    def __init__(self, remote: Remote, test_sender: Remote) -> None:
         self._remote = remote
+        self._test_sender = test_sender
 
     def offered_events(self) -> tuple[str, ...]:
         """Return the event names that can be registered for."""
@@ -82,6 +89,14 @@ class PartnerCenterWebhooks:
             signature_in_own_header=own_header if isinstance(own_header, bool) else None,
         )
 
+    def registration_as_sent(self) -> Any:
+        """Return the registration as Partner Center writes it, None when it answers with nothing at all.
+
+        Raises NotFound when it says 404.
+        """
+        answer = self._remote.request("GET", "registration")
+        return json_of(answer) if answer.content else None
+
     def create(self, registration: Registration) -> bool:
         """Register for the first time; False when there is a registration already (409)."""
         try:
@@ -99,7 +114,7 @@ class PartnerCenterWebhooks:
     def send_test_event(self) -> str:
         """Have a test event sent, and return the id to follow it by. Throttled above two per minute."""
         # Sent once: a repetition would count against the limit.
-        answer = self._remote.json("POST", "registration/validationEvents", create=True)
+        answer = self._test_sender.json("POST", "registration/validationEvents", create=True)
         # The reference types the answer as a string, the samples show an object.
         return str(_members(answer).get("correlationid", "")) if isinstance(answer, Mapping) else str(answer)
 
@@ -128,6 +143,7 @@ def _attempt(result: Mapping[str, Any]) -> Attempt:
         response_code=str(result.get("responsecode") or ""),
         message=str(result.get("responsemessage") or ""),
         system_error=bool(result.get("systemerror")),
+        at=str(result.get("datetimeutc") or ""),
     )
 
 

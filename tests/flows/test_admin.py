@@ -35,7 +35,7 @@ def test_a_failed_deal_is_listed_with_its_next_step_and_brought_back(
     assert f"Fill in {world.label('customer_city')}" in listed
     assert world.record(record_id)["sync_status"].startswith("✓")
     main(["failures"], world.services)
-    assert "No deal waits" in capsys.readouterr().out
+    assert "Nothing waits" in capsys.readouterr().out
 
 
 def test_a_deal_by_its_key_is_looked_at_again(world: World) -> None:

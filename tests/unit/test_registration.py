@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +18,19 @@ from local.simulators.entra import PARTNER_CENTER_WEBHOOKS, EntraSimulator
 from local.simulators.partner_center import WebhooksSimulator
 from local.simulators.pki import SigningPki
 from register_webhook import blueprint
-from register_webhook.registration import DEFAULT_EVENTS, BadInput, Outcome, Registrar, TestResult, masked
+from shared.addresses import masked
 from shared.errors import Forbidden, Refused, SettingsError, SignInFailed, Unavailable
+from shared.registration.record import Record
+from shared.registration.registrar import DEFAULT_EVENTS, BadInput, Outcome, Registrar
+from shared.registration.round_trip import RoundTrip, TestResult, _no_answer
 from shared.remote.http import Remote
-from shared.remote.partner_center_webhooks import WEBHOOKS_DIALECT, PartnerCenterWebhooks, Registration
+from shared.remote.partner_center_webhooks import WEBHOOKS_DIALECT, Attempt, PartnerCenterWebhooks, Registration
 from shared.services import Services
 from shared.settings import RegistrationSettings, load
+from shared.store.failures import Failures
+from shared.store.journal import Journal
+from shared.store.signs import Signs
+from tests.memory_storage import MemoryTables
 
 API = "https://api.partnercenter.microsoft.com/webhooks/v1"
 OURS = "https://app.example.com/api/webhook_receiver?code=own-key"
@@ -54,27 +61,42 @@ class World:
         session = requests.Session()
         session.mount("https://", InProcessAdapter(self.sim))
         self.token = Token(self.entra)
-        remote = Remote(
-            "Partner Center webhooks",
-            API,
-            self.token,
-            dialect=WEBHOOKS_DIALECT,
-            session=session,
-            clock=self.clock.now,
-            sleep=self.clock.advance,
+        remote, test_sender = (
+            Remote(
+                "Partner Center webhooks",
+                API,
+                self.token,
+                dialect=WEBHOOKS_DIALECT,
+                session=session,
+                clock=self.clock.now,
+                sleep=self.clock.advance,
+            )
+            for _ in range(2)
         )
-        self.client = PartnerCenterWebhooks(remote)
+        self.client = PartnerCenterWebhooks(remote, test_sender)
+        self.index = MemoryTables().table("Index")
+        self.seen_from_here = ""  # what the probe finds wrong with our address
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process: what Storage does not hold is forgotten."""
+        self.signs = Signs(self.index, self.clock.now)
+        self.journal = Journal(self.index, self.clock.now)
+        self.failures = Failures(self.index, self.clock.now)
 
     def _receive(self, environ, start_response):  # type: ignore[no-untyped-def]
         start_response(self.receiver_status, [])
         return [b""]
 
-    def registrar(self, **settings: str) -> Registrar:
+    def registrar(self, *, relayed_to: Sequence[str] = (), **settings: str) -> Registrar:
+        record = Record(self.signs, self.journal, self.failures)
         return Registrar(
             self.client,
             load(RegistrationSettings, {"WEBHOOK_URL": OURS, **settings}),
+            record,
+            RoundTrip(self.client, record, lambda _: self.seen_from_here, clock=self.clock.now, sleep=self.sleep),
+            relayed_to=relayed_to,
             clock=self.clock.now,
-            sleep=self.sleep,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -141,7 +163,8 @@ def test_a_foreign_registration_is_left_alone(world: World) -> None:
 
     assert outcome.result == "refused"
     assert "https://other.example.com/hook/sig-tool?sig=***&v=***" in outcome.explanation
-    assert '"overwrite": true' in outcome.explanation
+    assert 'register with "overwrite"' in outcome.explanation
+    assert "python -m admin registration --keys" in outcome.explanation
     assert world.registered() == (FOREIGN, ("subscription-updated",))
     assert world.writes() == 0
 
@@ -280,18 +303,21 @@ def test_this_machine_may_be_registered_without_https(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "numeric", "words"),
+    ("status", "numeric", "seen_from_here", "words"),
     [
-        ("401 Unauthorized", False, "answered Unauthorized (after 6 attempts). Either the function key"),
-        ("401 Unauthorized", True, "answered 401 (after 6 attempts). Either the function key"),
-        ("404 Not Found", False, "should end in /api/webhook_receiver"),
-        ("503 Service Unavailable", False, "webhook.not_stored"),
-        ("418 I'm a teapot", False, "Look at the app's log"),
+        ("401 Unauthorized", False, "the key is wrong", "Unauthorized (after 3 attempts). Called from here: the key"),
+        ("401 Unauthorized", True, "", "answered 401 (after 3 attempts). Address and key are right, and no refusal"),
+        ("404 Not Found", False, "no function answers", "Called from here: no function answers."),
+        ("503 Service Unavailable", False, "", "webhook.not_stored"),
+        ("418 I'm a teapot", False, "", "look at the app's log"),
     ],
 )
-def test_a_refused_test_event_is_explained(world: World, status: str, numeric: bool, words: str) -> None:
+def test_a_refused_test_event_is_explained(
+    world: World, status: str, numeric: bool, seen_from_here: str, words: str
+) -> None:
     world.receiver_status = status
     world.sim.numeric_response_codes = numeric
+    world.seen_from_here = seen_from_here
 
     outcome = world.registrar().register()
 
@@ -315,20 +341,15 @@ def test_an_unreachable_receiver_is_explained(world: World) -> None:
 
     assert outcome.test is not None
     assert not outcome.test.passed
-    assert "could not reach the address" in outcome.test.explanation
+    assert "Partner Center could not connect, it says: " in outcome.test.explanation
 
 
 def test_a_test_event_that_never_leaves_is_followed_for_a_minute(world: World) -> None:
-    registrar = Registrar(
-        world.client,
-        load(RegistrationSettings, {"WEBHOOK_URL": OURS}),
-        clock=world.clock.now,
-        sleep=world.clock.advance,
-    )
+    world.sleep = world.clock.advance  # type: ignore[method-assign]  # nothing is delivered
 
-    outcome = registrar.register()
+    outcome = world.registrar().register()
 
-    assert outcome.test == TestResult(False, "Partner Center has not called within 60 s. Try again later.")
+    assert outcome.test == TestResult(None, "Partner Center has not called within 60 s. Try again later.")
     assert world.sim.log.count("GET", "validationEvents/") == 60
 
 
@@ -340,7 +361,9 @@ def test_a_third_test_event_within_a_minute_says_when_to_repeat(world: World) ->
 
     assert outcome.result == "unchanged"
     assert outcome.test is not None
+    assert outcome.test.passed is None
     assert "at most two test events a minute" in outcome.test.explanation
+    assert world.registrar().show()["actual"], "the registration can be seen meanwhile"
     assert world.sim.log.count("POST", "validationEvents") == 3
 
 
@@ -375,7 +398,7 @@ def test_without_the_test_event_none_is_sent(world: World) -> None:
 
 
 def events_logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    return [(r.levelname, r.msg) for r in caplog.records if r.name == "register_webhook.registration"]
+    return [(r.levelname, r.msg) for r in caplog.records if r.name == "shared.registration.registrar"]
 
 
 def test_the_check_is_silent_when_all_is_well(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -646,6 +669,7 @@ def test_wrong_settings_are_500_with_the_list(ask: Ask, world: World, monkeypatc
 
 def test_the_registrar_is_built_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     complete = {
+        "AzureWebJobsStorage": "UseDevelopmentStorage=true",
         "WEBHOOK_URL": OURS,
         "PARTNER_CENTER_TENANT_ID": "t",
         "PARTNER_CENTER_CLIENT_ID": "c",
@@ -654,7 +678,8 @@ def test_the_registrar_is_built_from_the_settings(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(blueprint.services, "process_services", lambda: Services(complete))
     assert isinstance(blueprint.registrar(), Registrar)
 
-    monkeypatch.setattr(blueprint.services, "process_services", lambda: Services({}))
+    incomplete = complete | {"PARTNER_CENTER_CLIENT_SECRET": ""}
+    monkeypatch.setattr(blueprint.services, "process_services", lambda: Services(incomplete))
     with pytest.raises(SettingsError, match="PARTNER_CENTER_CLIENT_SECRET is missing"):
         blueprint.registrar()
 
@@ -666,3 +691,214 @@ def test_the_timer_checks(world: World, monkeypatch: pytest.MonkeyPatch, caplog:
     blueprint.check_registration(TimerRequest())
 
     assert ("ERROR", "registration.taken_over") in events_logged(caplog)
+
+
+# What is remembered
+
+
+MOVED = "https://new.example.com/api/webhook_receiver?code=own-key"
+
+
+def failures_of(world: World) -> list[tuple[str, str]]:
+    return [(failure.deal, failure.reason) for failure in world.failures.list()]
+
+
+def journal_of(world: World) -> list[str]:
+    return [entry.event for entry in reversed(world.journal.latest())]
+
+
+def test_a_takeover_is_in_the_journal_once_and_waits_for_a_person_until_it_is_over(world: World) -> None:
+    world.registrar().register(test=False)
+    world.sim.another_tool_registers(FOREIGN)
+    for _ in range(3):
+        world.clock.advance(24 * 3600)
+        world.registrar().check()
+
+    assert journal_of(world) == ["registration.created", "registration.taken_over"]
+    ((deal, reason),) = failures_of(world)
+    assert deal == "registration"
+    assert "https://other.example.com/hook/sig-tool?sig=***" in reason
+    assert world.signs.of("registration").fails
+
+    world.registrar().register(overwrite=True, test=False)
+
+    assert journal_of(world)[-1] == "registration.updated"
+    assert failures_of(world) == []
+    assert not world.signs.of("registration").fails
+
+
+def test_a_registration_taken_back_leaves_the_takeover_in_the_journal(world: World) -> None:
+    world.registrar().register(test=False)
+    world.sim.another_tool_registers(FOREIGN)
+
+    world.registrar(WEBHOOK_TAKE_BACK="true").check()
+
+    assert journal_of(world) == ["registration.created", "registration.taken_over", "registration.updated"]
+    assert failures_of(world) == []
+    history = world.registrar().show()["history"]
+    assert [entry["event"] for entry in history] == list(reversed(journal_of(world)))
+    assert "https://other.example.com/hook/sig-tool?sig=***&v=***" in history[0]["before"]
+
+
+def test_a_registration_made_right_elsewhere_ends_the_failure_at_the_next_check(world: World) -> None:
+    world.sim.another_tool_registers(FOREIGN)
+    world.registrar().check()
+    world.sim.another_tool_registers(OURS, list(DEFAULT_EVENTS))
+    world.sim.registration.in_ms_signature = True  # type: ignore[union-attr]
+    world.restart()
+
+    world.registrar().check()
+
+    assert failures_of(world) == []
+
+
+def test_a_new_key_or_address_takes_one_command(world: World) -> None:
+    world.registrar().register(test=False)
+    world.restart()
+
+    renewed = world.registrar().register(OURS.replace("own-key", "new-key"), test=False)
+    moved = world.registrar().register(MOVED, test=False)
+
+    assert (renewed.result, moved.result) == ("updated", "updated")
+    assert world.registered()[0] == MOVED
+    assert "set it to this one" in moved.explanation
+    assert "Until now its events went to https://app.example.com/api/webhook_receiver?code=***" in moved.explanation
+
+
+def test_what_was_registered_last_is_right_even_if_the_setting_is_older(world: World) -> None:
+    world.registrar().register(MOVED, test=False)
+    world.signs.well("webhook", at_utc=world.clock.now())
+
+    assert world.registrar(WEBHOOK_TAKE_BACK="true").check() is None
+
+    assert world.registered()[0] == MOVED
+    assert "WEBHOOK_URL names another address" in world.registrar().show()["explanation"]
+
+
+def test_a_former_address_of_ours_is_no_takeover(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.registrar().register(test=False)
+    world.registrar().register(MOVED, test=False)
+    world.sim.another_tool_registers(OURS, list(DEFAULT_EVENTS))  # an older deployment came to life
+
+    world.registrar(WEBHOOK_URL=MOVED).check()
+
+    assert ("ERROR", "registration.differs") in events_logged(caplog)
+    assert world.registrar(WEBHOOK_URL=MOVED).register(test=False).result == "updated"
+
+
+def test_events_that_were_chosen_are_what_should_be_registered_from_then_on(world: World) -> None:
+    chosen = ["test-created", "referral-updated", "subscription-updated"]
+    world.registrar().register(events=chosen, test=False)
+    world.signs.well("webhook", at_utc=world.clock.now())
+
+    assert world.registrar().check() is None
+    assert failures_of(world) == []
+    world.sim.registration.events.remove("subscription-updated")  # type: ignore[union-attr]
+    world.registrar().check()
+
+    assert "subscription-updated are not sent" in failures_of(world)[0][1]
+
+
+def test_the_events_of_a_receiver_that_is_passed_on_to_are_kept(world: World) -> None:
+    world.sim.another_tool_registers(FOREIGN, ["subscription-updated"])
+    registrar = world.registrar(relayed_to=[FOREIGN])
+
+    assert registrar.register().result == "refused"
+    outcome = registrar.register(overwrite=True, test=False)
+
+    assert set(world.registered()[1]) == {*DEFAULT_EVENTS, "subscription-updated"}
+    assert "which goes on getting them" in outcome.explanation
+    assert registrar.register(overwrite=True, test=False).result == "unchanged"
+    assert registrar.register(events=["referral-updated"], overwrite=True, test=False).result == "updated"
+    assert world.registered()[1] == ("referral-updated",)
+
+
+# The daily test event
+
+
+def test_when_nothing_has_come_for_a_day_a_test_event_proves_the_way_in(world: World) -> None:
+    world.registrar().register(test=False)
+
+    world.registrar().check()
+    assert world.sim.log.count("POST", "validationEvents") == 1
+    world.signs.well("webhook", "test-created")
+    world.clock.advance(3600)
+    world.registrar().check()
+
+    assert world.sim.log.count("POST", "validationEvents") == 1
+    assert failures_of(world) == []
+
+
+def test_a_way_in_that_is_broken_is_found_by_the_daily_check(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.registrar().register(test=False)
+    world.receiver_status = "401 Unauthorized"
+    world.seen_from_here = "the function key in the address is wrong"
+
+    world.registrar().check()
+
+    assert ("ERROR", "registration.unreachable") in events_logged(caplog)
+    ((deal, reason),) = failures_of(world)
+    assert deal == "registration"
+    assert "Called from here: the function key in the address is wrong" in reason
+
+    world.receiver_status = "200 OK"
+    world.clock.advance(24 * 3600)
+    world.registrar().check()
+    assert failures_of(world) == []
+
+
+def test_a_test_event_that_may_not_be_sent_now_proves_nothing(world: World) -> None:
+    world.registrar().register(test=False)
+    world.sim.faults.add("status", method="POST", path="validationEvents", status=500)
+
+    world.registrar().check()
+
+    assert failures_of(world) == []
+
+
+def test_a_check_that_cannot_ask_is_noted(world: World) -> None:
+    world.token.mfa = False
+
+    with pytest.raises(SignInFailed):
+        world.registrar().check()
+
+    sign = world.signs.of("registration")
+    assert sign.fails
+    assert "multi-factor" in sign.failed.says  # type: ignore[union-attr]
+
+
+def test_a_refusal_that_the_receiver_noted_explains_the_test_event(world: World) -> None:
+    world.receiver_status = "401 Unauthorized"
+    world.signs.failed("webhook", "an old story")
+    world.clock.advance(60)
+
+    def receive(environ, start_response):  # type: ignore[no-untyped-def]
+        world.signs.failed("webhook", "the certificate carries x; WEBHOOK_CERTIFICATE_NAMES: y")
+        start_response("401 Unauthorized", [])
+        return [b""]
+
+    world._receive = receive  # type: ignore[method-assign]
+    world.sim.dispatcher.session.mount("https://app.example.com", InProcessAdapter(receive))
+
+    outcome = world.registrar().register()
+
+    assert outcome.test is not None
+    assert "this app refused it: the certificate carries x; WEBHOOK_CERTIFICATE_NAMES: y." in outcome.test.explanation
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("No such host is known. (app.example.com:443)", "could not find the address (DNS)"),
+        ("Name or service not known", "could not find the address (DNS)"),
+        ("The SSL connection could not be established, see inner exception.", "certificate (TLS)"),
+        ("The remote certificate is invalid according to the validation procedure", "certificate (TLS)"),
+        ("The request was canceled due to the configured HttpClient.Timeout of 30 seconds elapsing", "(timeout)"),
+        ("A task was canceled.", "(timeout)"),
+        ("Connection refused", "could not connect"),
+        ("something new", "could not reach the address, it says: something new"),
+        ("", "could not reach the address, it says: no reason"),
+    ],
+)
+def test_what_the_sender_says_without_an_answer_is_told_in_plain_words(said: str, words: str) -> None:
+    assert words in _no_answer(Attempt("", said, system_error=True))

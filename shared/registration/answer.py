@@ -1,4 +1,4 @@
-"""What the admin's request means, and what is answered: HTTP status and JSON. Knows nothing of the registration."""
+"""What an admin's request means, and what is answered: HTTP status and JSON, for the trigger and the command line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from register_webhook.registration import BadInput, Registrar
 from shared.errors import RemoteError, SettingsError
+from shared.registration.registrar import BadInput, Registrar
 
 
 class Wish(BaseModel):
@@ -23,7 +23,7 @@ class Wish(BaseModel):
 
 
 def answer(method: str, body: bytes, registrar: Callable[[], Registrar]) -> tuple[int, dict[str, Any]]:
-    """Return status and JSON. GET shows, POST registers."""
+    """Return status and JSON. GET shows, POST registers. `registrar` may raise SettingsError."""
     try:
         if method == "GET":
             return 200, registrar().show()
