@@ -9,6 +9,7 @@ import hashlib
 import logging
 from functools import lru_cache
 from threading import Lock
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import azure.functions as func
@@ -16,22 +17,29 @@ import azure.functions as func
 from shared import services
 from shared.errors import CosellError
 from shared.settings import WebhookSettings
-from webhook_receiver.callback import RejectedCallback, Verifier
+from webhook_receiver.callback import RejectedCallback
+
+if TYPE_CHECKING:
+    from webhook_receiver.reception import Reception
 
 log = logging.getLogger(__name__)
 bp = func.Blueprint()  # type: ignore[no-untyped-call]
 
 RETRY_AFTER_S = 30
-_first_call = Lock()  # a burst at the start shares one verifier, and with it one download
+NOTED = (401, 503)  # what may mean that genuine calls are turned away
+_first_call = Lock()  # a burst at the start shares one reception, and with it one download
 
 
 @bp.route(route="webhook_receiver", methods=["POST"], auth_level=func.AuthLevel.FUNCTION)
 def webhook_receiver(req: func.HttpRequest) -> func.HttpResponse:
     correlation_id = str(uuid4())
+    parts = services.process_services()
     try:
-        _receive(req, correlation_id)
+        reception(parts).receive(req.headers, req.get_body(), correlation_id)
     except RejectedCallback as refusal:
         _log_refusal(refusal, req.get_body(), correlation_id)
+        if refusal.status in NOTED:
+            _note(refusal, parts)
         return _answer(refusal.status, correlation_id, refusal.retry_after_s)
     except CosellError as failure:  # storage does not answer, or a setting is wrong: the event must come again
         _log_failure(failure, correlation_id)
@@ -39,36 +47,19 @@ def webhook_receiver(req: func.HttpRequest) -> func.HttpResponse:
     return _answer(200, correlation_id)
 
 
-def _receive(req: func.HttpRequest, correlation_id: str) -> None:
-    parts = services.process_services()
-    notification = verifier(parts)(req.headers, req.get_body())
-    fields = {
-        "event": notification.event,
-        "referral": notification.referral_id,
-        "version": notification.version,
-        "correlation_id": correlation_id,
-    }
-    request = notification.sync_request(correlation_id)
-    if request:
-        parts.queue.send(request)
-        log.info("webhook.accepted", extra=fields)
-    elif notification.concerns_a_referral:
-        log.error("webhook.names_no_referral", extra=fields)
-    else:
-        log.info("webhook.ignored", extra=fields)
-
-
-def verifier(parts: services.Services) -> Verifier:
-    """Return the one verifier of these services, which keeps the certificates. Raises SettingsError."""
+def reception(parts: services.Services) -> Reception:
+    """Return the one reception of these services, which keeps the certificates. Raises SettingsError."""
     with _first_call:
         return _built(parts)
 
 
 @lru_cache(maxsize=1)
-def _built(parts: services.Services) -> Verifier:
+def _built(parts: services.Services) -> Reception:
     from webhook_receiver.certificates import webhook_verifier
+    from webhook_receiver.reception import Reception
 
-    return webhook_verifier(parts.settings(WebhookSettings), session=parts.session, now=parts.clock)
+    verify = webhook_verifier(parts.settings(WebhookSettings), session=parts.session, now=parts.clock)
+    return Reception(parts, verify)
 
 
 def _log_refusal(refusal: RejectedCallback, body: bytes, correlation_id: str) -> None:
@@ -79,6 +70,14 @@ def _log_refusal(refusal: RejectedCallback, body: bytes, correlation_id: str) ->
         "correlation_id": correlation_id,
     }
     log.warning("webhook.refused", extra=fields)
+
+
+def _note(refusal: RejectedCallback, parts: services.Services) -> None:
+    """Leave a sign for whoever asks how the webhook does. Where there is no place for one, the answer is the same."""
+    try:
+        parts.signs.failed("webhook", refusal.reason)
+    except CosellError as failure:
+        log.warning("webhook.not_noted", extra={"reason": str(failure)})
 
 
 def _log_failure(failure: CosellError, correlation_id: str) -> None:

@@ -11,11 +11,10 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
-from shared.messages import SyncRequest
 from shared.settings import WebhookSettings
 
 REFERRAL_EVENTS = ("referral-created", "referral-updated", "related-referral-created", "related-referral-updated")
@@ -25,8 +24,10 @@ ALGORITHM = "rsa-sha256"  # the sender's header never chooses the hash: SHA-1 an
 RSA_SIGNATURE_BYTES = (256, 384, 512)
 
 # One pattern over the whole address, so that no second parser can read it in another way: no user, query, fragment,
-# escape or other path can be written in it.
-CERTIFICATE_URL = re.compile(r"https://([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?(/cert/[A-Za-z0-9._-]+\.cer)", re.ASCII)
+# escape or other path can be written in it, and nothing longer than a host's name is allowed to be.
+CERTIFICATE_URL = re.compile(
+    r"https://([A-Za-z0-9.-]{1,254})(?::([0-9]{1,5}))?(/cert/[A-Za-z0-9._-]{1,254}\.cer)", re.ASCII
+)
 REFERRAL_PATH = re.compile(r"/referrals/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/?\Z", re.ASCII | re.IGNORECASE)
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{5,20}(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
@@ -34,7 +35,7 @@ TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{5,20}(Z|[+-]\d\d:\d\d)?", re.AS
 class RejectedCallback(Exception):
     """The call is refused with `status`. `reason` is for the log, never for the caller.
 
-    401: not genuine, or not provably so. 400: genuine but unreadable. 413: too large. 503: cannot be told now, the
+    401: not genuine, or not provably so. 400: there is nothing to verify. 413: too large. 503: cannot be told now, the
     sender shall come again after `retry_after_s`.
     """
 
@@ -57,27 +58,19 @@ class Certificates(Protocol):
 
 @dataclass(frozen=True)
 class Notification:
-    """What a genuine call says. `version` is the time of the change as sent, all seven fractional digits kept."""
+    """What a genuine call says. `version` is the time of the change as sent, all seven fractional digits kept.
 
-    event: str
-    referral_id: str | None
-    version: str | None
+    `problem` says in words why nobody can act on it; empty when somebody can, or nobody has to.
+    """
+
+    event: str = ""
+    referral_id: str | None = None
+    version: str | None = None
+    problem: str = ""
 
     @property
     def concerns_a_referral(self) -> bool:
         return self.event.lower() in REFERRAL_EVENTS
-
-    def sync_request(self, correlation_id: str) -> SyncRequest | None:
-        """Return the message for the queue; None when the event names no referral to look at."""
-        if not (self.concerns_a_referral and self.referral_id):
-            return None
-        return SyncRequest(
-            cause="webhook",
-            referral_id=self.referral_id,
-            version=self.version,
-            event=self.event,
-            correlation_id=correlation_id,
-        )
 
 
 Verifier = Callable[[Mapping[str, str], bytes], Notification]
@@ -180,16 +173,19 @@ def _read(body: bytes) -> Notification:
     try:
         fields = json.loads(body.decode("utf-8"), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as exc:
-        raise RejectedCallback(400, f"genuine, but not readable as JSON: {exc}") from exc
+        return Notification(problem=f"it is not readable as JSON: {exc}")
     event = fields.get("eventname") if isinstance(fields, dict) else None
     if not isinstance(event, str) or not event:
-        raise RejectedCallback(400, "genuine, but there is no EventName")
+        return Notification(problem="there is no EventName")
     changed = fields.get("resourcechangeutcdate")
-    return Notification(
+    notification = Notification(
         event=event,
         referral_id=_referral_id(fields.get("resourceuri")),
         version=changed if isinstance(changed, str) and TIMESTAMP.fullmatch(changed) else None,
     )
+    if notification.concerns_a_referral and not notification.referral_id:
+        return replace(notification, problem="its ResourceUri does not end in /referrals/<id>")
+    return notification
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

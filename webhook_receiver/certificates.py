@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 FRESH = timedelta(hours=24)
 PAUSE = timedelta(seconds=60)  # between two downloads from one address, whatever the reason
 KEEP_PREVIOUS = timedelta(days=7)  # what was signed before a rotation still arrives after it
-MAX_ADDRESSES = 8
+MAX_ADDRESSES = 8  # besides the usual ones
 
 Now = Callable[[], datetime]
 
@@ -73,6 +73,8 @@ class SigningCertificates:
         self._now = now or (lambda: datetime.now(UTC))
         self._downloads = Downloads(session, self._now)
         self._trust = Trust(settings, self._downloads.fetch, self._now)
+        # Microsoft names the file after the certificate: whatever others make up, for these there is always room.
+        self._usual_files = tuple(f"/cert/{name}.cer" for name in settings.certificate_names)
         self._lock = threading.Lock()
         self._addresses: dict[str, Address] = {}
 
@@ -89,22 +91,27 @@ class SigningCertificates:
     def _address(self, url: str) -> Address:
         with self._lock:
             if url not in self._addresses:
-                if len(self._addresses) >= MAX_ADDRESSES:
-                    del self._addresses[self._least_useful()]
+                if not self._is_usual(url):
+                    self._make_room()
                 self._addresses[url] = Address()
             return self._addresses[url]
 
-    def _least_useful(self) -> str:
-        """The address to forget. One that gave nothing goes before one in use, so that calls which make addresses up
-        can neither push the real one out nor cause more than MAX_ADDRESSES downloads per PAUSE."""
+    def _is_usual(self, url: str) -> bool:
+        return url.endswith(self._usual_files)
+
+    def _make_room(self) -> None:
+        """Forget an unusual address, if there are enough. One that gave nothing goes before one in use: calls that make
+        addresses up can neither push a real one out nor cause more than MAX_ADDRESSES downloads per PAUSE."""
         now = self._now()
-        useless = {url for url, address in self._addresses.items() if not address.signers(now)}
-        for url in useless:
-            if self._addresses[url].tried and self._addresses[url].may_fetch(now):
-                return url
-        if useless:
+        unusual = {url: address for url, address in self._addresses.items() if not self._is_usual(url)}
+        if len(unusual) < MAX_ADDRESSES:
+            return
+        useless = {url: address for url, address in unusual.items() if not address.signers(now)}
+        tried = [url for url, address in useless.items() if address.tried and address.may_fetch(now)]
+        if useless and not tried:
             raise try_later("more certificate addresses were named than are kept")
-        return min(self._addresses, key=lambda url: self._addresses[url].fetched or now)
+        oldest = min(unusual, key=lambda url: unusual[url].fetched or now)
+        del self._addresses[tried[0] if tried else oldest]
 
     def _signers(self, address: Address, url: str, doubted: Sequence[Signer] = ()) -> tuple[Signer, ...]:
         """The keys that count for `url`, downloaded if need be. `doubted`: these did not fit the signature."""

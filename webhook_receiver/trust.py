@@ -34,7 +34,8 @@ MAX_CHAIN = 3  # certificates between the leaf and the root
 # Certificates name their issuer's address themselves. These are the ones Azure's authorities publish at:
 # https://learn.microsoft.com/azure/security/fundamentals/azure-certificate-authority-details
 ISSUER_URL = re.compile(
-    r"https?://www\.microsoft\.com/pkiops/certs/(?:[A-Za-z0-9._-]|%20)+|http://cacerts\.digicert\.com/[A-Za-z0-9._-]+",
+    r"https?://(?:www|caissuers)\.microsoft\.com/pkiops/certs/(?:[A-Za-z0-9._-]|%20)+"
+    r"|http://cacerts\.digicert\.com/[A-Za-z0-9._-]+",
     re.ASCII,
 )
 KEEP_ISSUER = timedelta(hours=24)
@@ -82,7 +83,7 @@ class Trust:
 
         The file is PEM or DER; what a PEM file holds after the first certificate may serve as intermediates.
         """
-        leaf, *bundle = _parse(file, url)
+        leaf, *bundle = parse_certificates(file, url)
         try:
             key = self._checked_key(leaf)
             chain = self._chain(leaf, self._with_issuers(leaf, [*bundle, *self._intermediates]))
@@ -96,7 +97,7 @@ class Trust:
             # Whole attributes are compared: a CN may well contain the text "O=Microsoft Corporation".
             if [part.value for part in name.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)] != [ORGANIZATION]:
                 raise RejectedCallback(401, f"the certificate's {whose} is not {ORGANIZATION}: {name.rfc4514_string()}")
-        if not self._names & (names := _names(leaf)):
+        if not self._names & (names := names_of(leaf)):
             found = ", ".join(sorted(names)) or "no name"
             raise RejectedCallback(
                 401, f"the certificate carries {found}; WEBHOOK_CERTIFICATE_NAMES: {', '.join(sorted(self._names))}"
@@ -146,7 +147,7 @@ class Trust:
             kept = self._issuers.get(url)
         if kept and self._now() < kept[1] and _issued(kept[0], child):
             return kept[0]
-        issuer = _parse(self._fetch(url), url)[0]
+        issuer = parse_certificates(self._fetch(url), url)[0]
         with self._lock:
             if len(self._issuers) >= MAX_ISSUERS:
                 self._issuers.clear()
@@ -170,7 +171,7 @@ def is_root(certificate: x509.Certificate) -> bool:
     return certificate.issuer == certificate.subject
 
 
-def _parse(data: bytes, url: str) -> list[x509.Certificate]:
+def parse_certificates(data: bytes, url: str) -> list[x509.Certificate]:
     try:
         if b"-----BEGIN CERTIFICATE-----" in data:
             return x509.load_pem_x509_certificates(data)
@@ -179,7 +180,7 @@ def _parse(data: bytes, url: str) -> list[x509.Certificate]:
         raise RejectedCallback(401, f"{url} is not a certificate in PEM or DER: {exc}") from exc
 
 
-def _names(leaf: x509.Certificate) -> set[str]:
+def names_of(leaf: x509.Certificate) -> set[str]:
     names = {str(part.value).lower() for part in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
     try:
         alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

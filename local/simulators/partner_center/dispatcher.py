@@ -36,6 +36,7 @@ class Attempt:
     deviation: str | None
     body: bytes
     answer: bytes
+    answer_headers: dict[str, str] = field(default_factory=dict)  # by lower-case name
 
     @property
     def succeeded(self) -> bool:
@@ -161,7 +162,8 @@ class Dispatcher:
             answer = self.session.post(url, body, headers=headers, timeout=self.timeout_s, allow_redirects=False)
         except requests.RequestException as exc:
             return Attempt(at, url, None, str(exc), deviation, body, b"")
-        return Attempt(at, url, answer.status_code, None, deviation, body, answer.content)
+        answer_headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Attempt(at, url, answer.status_code, None, deviation, body, answer.content, answer_headers)
 
     def state(self) -> Any:
         with self._lock:

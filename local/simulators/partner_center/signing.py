@@ -98,6 +98,9 @@ def _signed_in(**places: str) -> Callable[[Headers], Headers]:
     return change
 
 
+FORGED = base64.b64encode(bytes(256)).decode()  # well-formed, and made by no key
+
+
 # Deviations in the certificate's address.
 
 
@@ -178,6 +181,15 @@ RECIPES: dict[str, Recipe] = {
     "right-authorization-wrong-ms-signature": Recipe(
         headers=_signed_in(Authorization="{0}", x_ms_signature="Signature AAAA"), acceptable=None
     ),
+    "forged-authorization-right-ms-signature": Recipe(
+        headers=_signed_in(Authorization=f"Signature {FORGED}", x_ms_signature="{0}"), acceptable=None
+    ),
+    "right-authorization-forged-ms-signature": Recipe(
+        headers=_signed_in(Authorization="{0}", x_ms_signature=f"Signature {FORGED}"), acceptable=None
+    ),
+    "both-signatures-forged": Recipe(
+        headers=_signed_in(Authorization=f"Signature {FORGED}", x_ms_signature=f"Signature {FORGED}")
+    ),
     # The payload: genuine calls that a receiver must not fall over.
     "camel-case": Recipe(payload=_camel, acceptable=True),
     "extra-keys": Recipe(payload=_with(PartnerId="00234d9d-8c2d-4ff5-8c18-39f8afc6f7f3"), acceptable=True),
@@ -192,6 +204,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     "resource-uri-on-foreign-host": Recipe(
         payload=_resource_at("https://evil.example/v1.0/engagements/referrals/{id}"), acceptable=True
+    ),
+    "resource-uri-in-plain-http": Recipe(
+        payload=_resource_at("http://api.partner.microsoft.com/v1.0/engagements/referrals/{id}"), acceptable=True
+    ),
+    "resource-uri-with-slash": Recipe(
+        payload=_resource_at("https://api.partnercenter.microsoft.com/engagements/v1/referrals/{id}/"), acceptable=True
+    ),
+    "resource-uri-path-in-capitals": Recipe(
+        payload=_resource_at("https://API.partnercenter.microsoft.com/Engagements/V1/Referrals/{id}"), acceptable=True
     ),
     "resource-uri-without-guid": Recipe(
         payload=_resource_at("https://api.partnercenter.microsoft.com/engagements/v1/referrals/"), acceptable=True
