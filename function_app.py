@@ -10,11 +10,12 @@ from shared.logs import show_fields
 from shared.start_up import report_problems
 from sync_worker import bp as sync_worker
 from webhook_receiver import bp as webhook_receiver
+from webhook_relay import bp as webhook_relay
 
 show_fields()
 report_problems()
 
 app = func.FunctionApp()
 
-for blueprint in (webhook_receiver, register_webhook, crm_poller, reconciler, sync_worker, health):
+for blueprint in (webhook_receiver, webhook_relay, register_webhook, crm_poller, reconciler, sync_worker, health):
     app.register_functions(blueprint)

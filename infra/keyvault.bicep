@@ -17,6 +17,8 @@ param salesforceClientSecret string
 param salesforcePrivateKey string
 @secure()
 param webhookUrl string
+@secure()
+param webhookRelayUrls string
 
 // Without purge protection, which can never be taken back: every secret in here can be issued anew.
 resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
@@ -80,6 +82,14 @@ resource webhookAddress 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!em
   name: 'webhook-url'
   properties: {
     value: webhookUrl
+  }
+}
+
+resource relayAddresses 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(webhookRelayUrls)) {
+  parent: vault
+  name: 'webhook-relay-urls'
+  properties: {
+    value: webhookRelayUrls
   }
 }
 

@@ -42,6 +42,13 @@ param webhookUrl string = ''
 @description('true: the daily check takes the webhook registration back when another address replaced ours.')
 param webhookTakeBack bool = false
 
+@secure()
+@description('Addresses, comma separated, that every genuine call of Partner Center is passed on to: the tools that listened before. They hold keys. Empty: none.')
+param webhookRelayUrls string = ''
+
+@description('true: headers and body of genuine calls are kept for a day, for the first contact with the live service.')
+param captureEvents bool = false
+
 // ---- CRM
 
 @allowed(['dynamics365', 'salesforce'])
@@ -133,10 +140,15 @@ var partnerCenterSettings = {
   PARTNER_CENTER_REFRESH_TOKEN: '${secretReference}partner-center-first-refresh-token)'
   PARTNER_CENTER_TOKEN_VAULT_URL: keyVault.outputs.uri
   WEBHOOK_TAKE_BACK: string(webhookTakeBack)
+  CAPTURE_EVENTS: string(captureEvents)
 }
 
 var webhookSettings = empty(webhookUrl) ? {} : {
   WEBHOOK_URL: '${secretReference}webhook-url)'
+}
+
+var relaySettings = empty(webhookRelayUrls) ? {} : {
+  WEBHOOK_RELAY_URLS: '${secretReference}webhook-relay-urls)'
 }
 
 var crmSettings = {
@@ -207,6 +219,7 @@ module keyVault 'keyvault.bicep' = {
     salesforceClientSecret: salesforceClientSecret
     salesforcePrivateKey: salesforcePrivateKey
     webhookUrl: webhookUrl
+    webhookRelayUrls: webhookRelayUrls
   }
 }
 
@@ -252,7 +265,7 @@ module functions 'functions.bicep' = {
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
     instanceMemoryMB: instanceMemoryMB
     maximumInstanceCount: maximumInstanceCount
-    settings: union(partnerCenterSettings, webhookSettings, crmSettings, settingsByCrm[crm], scheduleSettings, extraSettings)
+    settings: union(partnerCenterSettings, webhookSettings, relaySettings, crmSettings, settingsByCrm[crm], scheduleSettings, extraSettings)
   }
 }
 

@@ -1,4 +1,4 @@
-// The storage account: the package the app runs from, the queue, and the tables with the state of all deals.
+// The storage account: the package the app runs from, the queues, and the tables with the state of all deals.
 // Nobody has an account key: https://learn.microsoft.com/azure/storage/common/shared-key-authorization-prevent
 
 param name string
@@ -42,7 +42,7 @@ resource queueService 'Microsoft.Storage/storageAccounts/queueServices@2023-05-0
   name: 'default'
 }
 
-resource queues 'Microsoft.Storage/storageAccounts/queueServices/queues@2023-05-01' = [for queue in ['sync-requests', 'sync-requests-poison']: {
+resource queues 'Microsoft.Storage/storageAccounts/queueServices/queues@2023-05-01' = [for queue in ['sync-requests', 'sync-requests-poison', 'webhook-relays', 'webhook-relays-poison']: {
   parent: queueService
   name: queue
 }]

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from io import BytesIO
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -24,17 +25,20 @@ from local.desks import DESKS, Desk
 from local.desks.desk import Row
 from local.host.functions import Function, InvocationFailed
 from local.host.web import Request, Site
-from local.simulators.base import Clock
+from local.simulators.base import Clock, InProcessAdapter, Simulator
 from local.simulators.systems import Simulators
 from shared.messages import SyncRequest
 from shared.model import Link, RecordRef
 from shared.services import Services
 from shared.settings import StorageSettings, load
 from shared.store.audit import AuditEntry
+from shared.store.captures import Captures
 from shared.store.cursors import Cursors
 from shared.store.deals import Deals, Story
 from shared.store.failures import Failures
-from shared.store.queue import Queue, WorkQueue
+from shared.store.journal import Journal
+from shared.store.queue import Message, Queue, WorkQueue
+from shared.store.signs import Signs
 from shared.store.tables import Table, TableStorage
 from tests.flows.backstage import BACKSTAGES
 from tests.flows.crms import shipped_rows
@@ -53,14 +57,14 @@ class PatientQueue(WorkQueue):
     def __init__(self, connection: str, name: str, clock: Clock) -> None:
         super().__init__(load(StorageSettings, {"AzureWebJobsStorage": connection}), name=name)
         self.clock = clock
-        self.later: list[tuple[datetime, SyncRequest]] = []
+        self.later: list[tuple[datetime, Message]] = []
         self.received: dict[str, QueueMessage] = {}
         self.messages = QueueClient.from_connection_string(
             connection, name, message_decode_policy=TextBase64DecodePolicy()
         )
         self.messages.create_queue()  # as the host does when it starts
 
-    def send(self, request: SyncRequest, delay_s: float = 0) -> None:
+    def send(self, request: Message, delay_s: float = 0) -> None:
         if delay_s:
             self.later.append((self.clock.now() + timedelta(seconds=delay_s), request))
         else:
@@ -98,7 +102,7 @@ class FunctionAdapter(requests.adapters.BaseAdapter):
             method=str(request.method),
             path=url.path,
             query=query,
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers={name.lower(): _text(value) for name, value in request.headers.items()},
             body=body.encode() if isinstance(body, str) else bytes(body),
             url=str(request.url),
         )
@@ -110,11 +114,15 @@ class FunctionAdapter(requests.adapters.BaseAdapter):
         response = requests.Response()
         response.status_code, response._content, response.request = answered.status, answered.body, request
         response.headers.update(dict(answered.headers))
-        response.url = str(request.url)
+        response.url, response.raw = str(request.url), BytesIO()
         return response
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 class World:
@@ -127,19 +135,23 @@ class World:
         crm: str = "dynamics365",
         **settings: str,
     ) -> None:
-        """`storage_connection` None: Storage in memory, whose tables and queue outlive a restart just the same."""
+        """`storage_connection` None: Storage in memory, whose tables and queues outlive a restart just the same."""
         self.clock = Clock(frozen_at=START)
         self.name = f"flow{uuid4().hex[:20]}"
         self.tables: TableStorage | MemoryTables
         self.queue: PatientQueue | MemoryQueue
+        self.relays: PatientQueue | MemoryQueue
         if storage_connection:
             self.tables = TableStorage(load(StorageSettings, {"AzureWebJobsStorage": storage_connection}))
             self.queue = PatientQueue(storage_connection, self.name, self.clock)
+            self.relays = PatientQueue(storage_connection, f"{self.name}-relays", self.clock)
             self.messages = self.queue.messages
         else:
             self.tables, self.queue = MemoryTables(), MemoryQueue(self.clock.now)
+            self.relays = MemoryQueue(self.clock.now)
         self.fuse = Fuse()
         self.simulators = Simulators(self.clock)
+        self.neighbours: dict[str, Simulator] = {}
         self.entra, self.pc, self.people = (
             self.simulators.entra,
             self.simulators.partner_center,
@@ -169,6 +181,8 @@ class World:
         """A process: caches empty, Storage and the outside systems as they were."""
         session = FusedSession(self.fuse)
         self.simulators.mount(session)
+        for address, system in self.neighbours.items():
+            session.mount(address, InProcessAdapter(system))
         services = Services(self.settings, clock=self.clock.now, sleep=self.clock.advance, session=session)
         deals = cast(Table, Fused(self.tables.table(f"{self.name}Deals"), "deals", self.fuse))
         index = cast(Table, Fused(self.tables.table(f"{self.name}Index"), "index", self.fuse))
@@ -177,7 +191,18 @@ class World:
         services.failures = Failures(index, self.clock.now)  # type: ignore[misc]
         services.cursors = Cursors(cursors)  # type: ignore[misc]
         services.queue = cast(Queue, Fused(self.queue, "queue", self.fuse))  # type: ignore[misc]
+        services.relays = cast(Queue, Fused(self.relays, "relays", self.fuse))  # type: ignore[misc]
+        # What is written for people only is no moment to die at: nothing the product does depends on it.
+        for_people = cast(Table, self.tables.table(f"{self.name}Index"))
+        services.signs = Signs(for_people, self.clock.now)  # type: ignore[misc]
+        services.journal = Journal(for_people, self.clock.now)  # type: ignore[misc]
+        services.captures = Captures(for_people, self.clock.now)  # type: ignore[misc]
         return services
+
+    def neighbour(self, address: str, system: Simulator) -> None:
+        """There is another system at `address`, which the product may call."""
+        self.neighbours[address] = system
+        self.services = self.new_services()
 
     def act_in_crm(self, action: str, **arguments: Any) -> Any:
         return getattr(self.crm.people, action)(**arguments)
@@ -185,12 +210,12 @@ class World:
     # ------------------------------------------------------------ letting things happen
 
     def settle(self, *, poll: bool = True) -> None:
-        """Deliver events, poll and work the queue until nothing is left to do now."""
+        """Deliver events, poll and work the queues until nothing is left to do now."""
         for _ in range(50):
             delivered = self.simulators.webhooks.dispatcher.deliver_pending()
             if poll:
                 self.survives(lambda: self.fire("crm_poller"))
-            if not self.work() and not delivered:
+            if not self.work() and not self.relay() and not delivered:
                 return
         raise AssertionError("the world does not come to rest")
 
@@ -202,13 +227,20 @@ class World:
 
     def work(self) -> int:
         """Let the worker take every message in the queue once; return how many there were."""
+        return self.take_all(self.queue, self.run_worker)
+
+    def relay(self) -> int:
+        """Let every call that waits to be passed on be looked at once; return how many there were."""
+        return self.take_all(self.relays, self.run_relay)
+
+    def take_all(self, queue: PatientQueue | MemoryQueue, run: Callable[[bytes, int], None]) -> int:
         done = 0
-        while page := self.queue.receive(visibility_s=60):
+        while page := queue.receive(visibility_s=60):
             for body, attempt, receipt in page:
                 done += 1
-                while not self.survives(partial(self.run_worker, body, attempt)):
+                while not self.survives(partial(run, body, attempt)):
                     attempt += 1
-                self.queue.delete(receipt)
+                queue.delete(receipt)
         return done
 
     def survives(self, run: Callable[[], None]) -> bool:
@@ -221,16 +253,20 @@ class World:
         return True
 
     def run_worker(self, body: bytes, dequeue_count: int = 1) -> None:
+        self.run_queue_function("sync_worker", body, dequeue_count)
+
+    def run_relay(self, body: bytes, dequeue_count: int = 1) -> None:
+        self.run_queue_function("webhook_relay", body, dequeue_count)
+
+    def run_queue_function(self, name: str, body: bytes, dequeue_count: int) -> None:
         try:
-            self.functions["sync_worker"].invoke(
-                Datum(body, "bytes"), {"DequeueCount": Datum(str(dequeue_count), "json")}
-            )
+            self.functions[name].invoke(Datum(body, "bytes"), {"DequeueCount": Datum(str(dequeue_count), "json")})
         except InvocationFailed:
             self.failed_invocations += 1
 
-    def poison(self, body: bytes) -> None:
-        """The host gives a message up and hands it to the trigger of the poison queue."""
-        self.functions["poisoned"].invoke(Datum(body, "bytes"), {"DequeueCount": Datum("1", "json")})
+    def poison(self, body: bytes, trigger: str = "poisoned") -> None:
+        """The host gives a message up and hands it to the trigger of its poison queue."""
+        self.functions[trigger].invoke(Datum(body, "bytes"), {"DequeueCount": Datum("1", "json")})
 
     def restart(self) -> None:
         """The process died and a new one starts, later than any claim of the dead one lasts."""

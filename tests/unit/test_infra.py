@@ -141,7 +141,13 @@ def test_every_crm_that_the_code_speaks_to_can_be_chosen() -> None:
 def test_the_settings_of_the_template_are_complete_and_accepted(crm: str, chosen: Mapping[str, Any]) -> None:
     of_crms = {name for _, branch in ways_to_sign_in() for name in branch}
     given = {name: f"https://{name.lower()}.example" for name in app_settings().keys() - of_crms | chosen.keys()}
-    given |= {"CRM": crm, "MAPPING_FILE": "", "CRM_CURRENCY": "", "WEBHOOK_TAKE_BACK": "False"}
+    given |= {
+        "CRM": crm,
+        "MAPPING_FILE": "",
+        "CRM_CURRENCY": "",
+        "WEBHOOK_TAKE_BACK": "False",
+        "CAPTURE_EVENTS": "False",
+    }
 
     assert settings.all_problems(given) == []
 
@@ -152,7 +158,8 @@ def test_only_the_settings_of_the_chosen_crm_are_set(crm: str, chosen: Mapping[s
 
 
 def test_every_secret_is_a_reference_to_a_secret_the_template_can_write() -> None:
-    secret = {name for name, field in fields().items() if SecretStr.__name__ in str(field.annotation)} | {"WEBHOOK_URL"}
+    secret = {name for name, field in fields().items() if SecretStr.__name__ in str(field.annotation)}
+    secret |= {"WEBHOOK_URL", "WEBHOOK_RELAY_URLS"}  # addresses with keys in them
 
     referred = {name: KEY_VAULT.findall(str(app_settings()[name])) for name in secret & app_settings().keys()}
 
@@ -206,7 +213,7 @@ def test_every_parameter_is_explained_and_those_without_a_default_come_from_the_
 def test_parameters_that_are_secret_are_marked_so() -> None:
     for name in ("main.bicep", "keyvault.bicep"):
         for parameter, definition in template(name)["parameters"].items():
-            secret = bool(re.search(r"Secret$|RefreshToken|PrivateKey|webhookUrl", parameter))
+            secret = bool(re.search(r"Secret$|RefreshToken|PrivateKey|webhookUrl|webhookRelayUrls", parameter))
             assert any(d["type"] == "secure" for d in definition["decorators"]) == secret, parameter
 
 
@@ -242,7 +249,7 @@ def default_in_words(field: Any) -> str:
     if field.is_required():
         return "**required**"
     match field.default:
-        case None | "":
+        case None | "" | []:
             return "unset"
         case list() as names:
             return f"`{','.join(names)}`"
@@ -321,7 +328,8 @@ def test_azd_deploys_to_the_site_that_carries_the_tag_of_its_service() -> None:
 def test_queues_and_tables_have_the_names_of_the_code() -> None:
     loops = {name: r["config"]["loop_type"]["detail"]["array_name"] for name, r in
              template("storage.bicep")["resources"].items() if "loop_type" in r["config"]}  # fmt: skip
-    triggers = re.findall(r'queue_name="([\w-]+)"', (ROOT / "sync_worker" / "__init__.py").read_text())
+    code = "".join((ROOT / folder / "__init__.py").read_text() for folder in ("sync_worker", "webhook_relay"))
+    triggers = re.findall(r'queue_name="([\w-]+)"', code)
 
     assert set(loops["queues"]) == set(triggers)
     assert set(loops["tables"]) == {DEALS, INDEX, CURSORS}
