@@ -45,6 +45,7 @@ ADDRESS_IN = {
     "partner_center": "PARTNER_CENTER_URL",
     "partner_center_webhooks": "PARTNER_CENTER_WEBHOOKS_URL",
     "entra": "ENTRA_AUTHORITY",
+    "other_tool": "WEBHOOK_RELAY_URLS",
 }
 
 # A function that no HTTP request calls: name, kind of trigger, schedule or queue.

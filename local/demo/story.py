@@ -17,7 +17,6 @@ from local.demo.world import Document, Sight, World
 if TYPE_CHECKING:
     from local.stage import Stage
 
-FOREIGN_URL = "https://other-tool.example/webhook"
 HELP = "CustomerTechnicalArchitecture"
 SLOW_ANSWER_S = 5
 
@@ -54,18 +53,55 @@ class Story:
         return _answered(answer, {"status": 200, "result": "unchanged"})
 
     def register_over_foreign(self) -> Expected:
-        self.world.partner_center("another_tool_registers", url=FOREIGN_URL)
+        self._other_tool_registers()
         answer = self.world.registers(test=False)
-        return _answered(answer, {"status": 409, "result": "refused", "registered": FOREIGN_URL})
+        return _answered(answer, {"status": 409, "result": "refused", "registered": self._theirs()})
 
     def register_with_overwrite(self) -> Expected:
         answer = self.world.registers(overwrite=True, test=False)
         ours = self._masked(self.stage.webhook_url)
-        return _answered(answer, {"status": 200, "result": "updated", "before": FOREIGN_URL, "registered": ours})
+        return _answered(answer, {"status": 200, "result": "updated", "before": self._theirs(), "registered": ours})
 
     def test_event(self) -> Expected:
+        taken = len(self.world.other_tool_took())
         answer = self.world.registers(test=True)
-        return _answered(answer, {"status": 200, "test passed": True})
+        expected = {"test passed": True, "the other tool got it, signature intact": 1}
+        return Expected(
+            expected,
+            lambda: {
+                "test passed": _at(answer, "test", "passed"),
+                "the other tool got it, signature intact": len(self.world.other_tool_took()) - taken,
+            },
+        )
+
+    def taken_over(self) -> Expected:
+        self._other_tool_registers()
+        self.world.runs("check_registration")
+
+        def see() -> Mapping[str, Any]:
+            registration = self.world.health()["registration"]
+            return {"verdict": registration["verdict"], "says": registration["says"]}
+
+        return Expected({"verdict": "attention", "says": re.compile(re.escape(self._theirs()))}, see)
+
+    def taken_back(self) -> Expected:
+        answer = self.world.registers(overwrite=True, test=False)
+        events = [entry["event"] for entry in self.world.registration()["history"]]
+        seen = {
+            "result": answer["result"],
+            "verdict": self.world.health()["registration"]["verdict"],
+            "history, newest first": events[:2],
+        }
+        history = ["registration.updated", "registration.taken_over"]
+        expected = {"result": "updated", "verdict": "ok", "history, newest first": history}
+        return Expected(expected, lambda: seen, at_once=True)
+
+    def _other_tool_registers(self) -> None:
+        url = self.stage.settings["WEBHOOK_RELAY_URLS"]
+        self.world.partner_center("another_tool_registers", url=url, events=["test-created", "subscription-updated"])
+
+    def _theirs(self) -> str:
+        return self._masked(self.stage.settings["WEBHOOK_RELAY_URLS"])
 
     # ------------------------------------------------------------ a deal of the seller's
 
@@ -328,7 +364,13 @@ STORY = (
     Step("... and again", "nothing changed", Story.register_again),
     Step("Another tool has registered: the admin tries", "refused, the other shown", Story.register_over_foreign),
     Step("... and insists", "the registration is ours again", Story.register_with_overwrite),
-    Step("A test event makes the round trip", "Partner Center called, was answered", Story.test_event),
+    Step(
+        "A test event makes the round trip",
+        "Partner Center called, was answered; the other tool gets it too",
+        Story.test_event,
+    ),
+    Step("The other tool takes the registration", "noticed by the daily check, reported", Story.taken_over),
+    Step("... and the admin takes it back", "ours again, and both in the history", Story.taken_back),
     Step(
         "A seller shares an opportunity, asks Microsoft for help",
         "referral and Microsoft's copy; identifier, link, check mark, audit in the CRM",

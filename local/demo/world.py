@@ -1,5 +1,5 @@
 """What people do in the outside systems and see there, over HTTPS, and what the systems logged. Never asks the product,
-except as an admin who registers the webhook."""
+except as an admin who looks after the webhook."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import requests
 from azure.data.tables import TableServiceClient
 from azure.storage.queue import QueueServiceClient
+from requests import Response
 
 from local.demo.traffic import PURPOSE_IN, WATCHED_TABLES, Purpose
 from local.desks import DESKS, Desk
@@ -28,7 +29,7 @@ REST_WITHIN_S = 30
 # One line of Azurite's access log per message that was put on the queue.
 MESSAGE_STORED = re.compile(rb'"POST /\w+/sync-requests/messages[? ][^"]*" 201')
 
-System = Literal["partner_center", "partner_center_webhooks", "crm"]
+System = Literal["partner_center", "partner_center_webhooks", "crm", "other_tool"]
 Side = Literal["partner_center", "crm"]
 SIDES: dict[Side, str] = {"partner_center": "Partner Center", "crm": "CRM"}
 Document = dict[str, Any]
@@ -95,13 +96,24 @@ class World:
     def registers(self, **wish: Any) -> Document:
         """The admin asks the app to register the webhook; the answer with its HTTP status added."""
         self.acted_at = time.monotonic()
-        answer = self._session.post(
-            f"{self.stage.host_url}/api/register_webhook",
-            json=wish,
-            headers={"x-functions-key": KEY},
-            timeout=ANSWER_TIMEOUT_S,
-        )
+        answer = self._ask_host("POST", "/api/register_webhook", wish)
         return {"status": answer.status_code, **_json(answer)}
+
+    def registration(self) -> Document:
+        """The admin asks what is registered, and what happened to it."""
+        shown: Document = _json(self._ask_host("GET", "/api/register_webhook"))
+        return shown
+
+    def health(self) -> Document:
+        """The operator asks how the app is doing."""
+        told: Document = _json(self._ask_host("GET", "/api/health"))
+        return told
+
+    def runs(self, timer: str) -> None:
+        """An admin has a timer's function run now."""
+        answer = self._ask_host("POST", f"/admin/functions/{timer}", {"input": ""})
+        if not answer.ok:
+            raise DemoError(f"{timer} could not be run: {answer.status_code} {answer.text}")
 
     def calls_webhook(self, recipe: str, **event: str) -> Document:
         """Somebody calls the registered address; local/simulators/partner_center/signing.py has the recipes."""
@@ -130,6 +142,11 @@ class World:
         """The events that Partner Center has sent, or tries to, oldest first."""
         deliveries = self._control("GET", "partner_center_webhooks", "/_state")["deliveries"]
         return [*deliveries["finished"], *deliveries["waiting"]]
+
+    def other_tool_took(self) -> list[Document]:
+        """The events that the tool which was there before us found genuine."""
+        taken: list[Document] = self._control("GET", "other_tool", "/_state")["taken"]
+        return taken
 
     def messages(self) -> int:
         """How many messages were ever put on the queue."""
@@ -216,6 +233,10 @@ class World:
     def _act(self, system: System, action: str, arguments: Mapping[str, Any]) -> Any:
         self.acted_at = time.monotonic()
         return self._control("POST", system, f"/_people/{action}", arguments)
+
+    def _ask_host(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
+        url = self.stage.host_url + path
+        return self._session.request(method, url, json=body, headers={"x-functions-key": KEY}, timeout=ANSWER_TIMEOUT_S)
 
     def _control(self, method: str, system: System, path: str, body: Mapping[str, Any] | None = None) -> Any:
         url = self.stage.urls[system] + path

@@ -25,7 +25,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with Simulators().serve(arguments.port_base) as simulators:
-        lines = [f"{name}={value}" for name, value in simulators.settings(arguments.crm).items()]
+        settings = {**simulators.settings(arguments.crm), "WEBHOOK_RELAY_URLS": simulators.listener_url}
+        lines = [f"{name}={value}" for name, value in settings.items()]
         if arguments.settings_file:
             arguments.settings_file.write_text("\n".join(lines) + "\n")
         for name, url in simulators.urls.items():

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Self
 
 from local.simulators.base import CertificateAuthority, Clock, HttpsServer, InProcessAdapter, Simulator
 from local.simulators.entra import EntraSimulator
+from local.simulators.listener import KEY as LISTENER_KEY
+from local.simulators.listener import PATH as LISTENER_PATH
+from local.simulators.listener import Listener
 from local.simulators.partner_center import CertificateHost, People, ReferralsSimulator, WebhooksSimulator
 from local.simulators.partner_center.referrals import BASE_PATH as REFERRALS_PATH
 from local.simulators.partner_center.webhooks import BASE_PATH as WEBHOOKS_PATH
@@ -28,6 +31,7 @@ REAL_URLS = {
     "certificates": "https://3psostorageacct.blob.core.windows.net",
     "dataverse": "https://contoso.crm.dynamics.com",
     "salesforce": "https://contoso.my.salesforce.com",
+    "other_tool": "https://other-tool.example",
 }
 
 
@@ -62,6 +66,7 @@ class Simulators:
         self.people = People(self.partner_center, self.webhooks)
         self.dataverse = DataverseSimulator(self.entra, origin=REAL_URLS["dataverse"], clock=self.clock)
         self.salesforce = SalesforceSimulator(self.clock, origin=REAL_URLS["salesforce"])
+        self.listener = Listener(self.pki.leaf.certificate, self.clock)
         systems = (
             self.entra,
             self.partner_center,
@@ -69,6 +74,7 @@ class Simulators:
             self.certificates,
             self.dataverse,
             self.salesforce,
+            self.listener,
         )
         self.systems: dict[str, Simulator] = {system.name: system for system in systems}
         self.urls = dict(REAL_URLS)
@@ -102,6 +108,11 @@ class Simulators:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def listener_url(self) -> str:
+        """The address, key included, of a tool that Partner Center called before the product came."""
+        return f"{self.urls['other_tool']}{LISTENER_PATH}?code={LISTENER_KEY}"
 
     def settings(self, crm: str = CRMS[0]) -> dict[str, str]:
         """The app settings that point the product at these systems; `crm` is the one it keeps in agreement."""
