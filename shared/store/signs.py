@@ -19,8 +19,8 @@ PARTITION = "signs"
 BUSY = timedelta(minutes=1)
 """How often one process stores the same outcome of a part at most: signs shall not cost more than the work itself."""
 
-DIFFERENT_A_MINUTE = 8
-"""How many different outcomes of a part one process stores a minute: who forges calls can make reasons up."""
+FAILURES_A_MINUTE = 8
+"""How many different failures of a part one process stores a minute: who forges calls can make reasons up."""
 
 Kind = Literal["well", "failed"]
 
@@ -89,11 +89,13 @@ class Signs:
         self._table.upsert(Row(PARTITION, f"{part}_{kind}", stored))
 
     def _is_news(self, part: str, kind: Kind, says: str) -> bool:
-        """Whether it differs from what was stored last, and not too much was stored in the last minute."""
+        """Whether it differs from what was stored last, and not too many failures were stored in the last minute."""
         now = self._clock()
         with self._lock:
             recent = [each for each in self._stored.get(part, []) if now - each[0] < BUSY]
-            is_news = len(recent) < DIFFERENT_A_MINUTE and not (recent and recent[-1][1:] == (kind, says))
+            is_news = not (recent and recent[-1][1:] == (kind, says))
+            if kind == "failed" and sum(each[1] == "failed" for each in recent) >= FAILURES_A_MINUTE:
+                is_news = False
             self._stored[part] = [*recent, (now, kind, says)] if is_news else recent
             return is_news
 

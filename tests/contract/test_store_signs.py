@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from shared.errors import Unavailable
-from shared.store.signs import DIFFERENT_A_MINUTE, Outcome, Sign, Signs
+from shared.store.signs import FAILURES_A_MINUTE, Outcome, Sign, Signs
 from shared.store.tables import Table
 from tests.contract.stores import IMPLEMENTATIONS, Store, VirtualClock
 from tests.memory_storage import MemoryTables
@@ -87,7 +87,16 @@ def test_made_up_reasons_cost_a_bounded_number_of_writes(store: Store, signs: Si
     for number in range(100):
         signs.failed("webhook", f"host-{number}.example")
 
-    assert len(store.requests) - before == DIFFERENT_A_MINUTE - 1
+    assert len(store.requests) - before == FAILURES_A_MINUTE - 1
+
+
+def test_made_up_reasons_do_not_hide_a_success(signs: Signs, clock: VirtualClock) -> None:
+    for number in range(100):
+        signs.failed("webhook", f"host-{number}.example")
+    clock.advance(1)
+    signs.well("webhook")
+
+    assert signs.of("webhook").well == Outcome(clock())
 
 
 def test_a_success_at_an_earlier_moment_is_noted_as_such(signs: Signs, clock: VirtualClock) -> None:

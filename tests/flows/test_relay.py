@@ -17,11 +17,11 @@ import requests
 
 from admin.__main__ import main
 from local.simulators.base import CertificateAuthority, serve
+from local.simulators.listener import KEY, PATH, Listener
 from shared import services as shared_services
 from shared.addresses import masked
 from shared.relay import MARK, RelayRequest, listener_id
 from tests.flows.crms import only
-from local.simulators.listener import KEY, PATH, Listener
 from tests.flows.world import HOST, WEBHOOK_URL, FunctionAdapter, World
 from tests.waiting import eventually
 from webhook_relay import call
