@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shared.errors import SettingsError
 from shared.settings import (
     CrmChoice,
     Dynamics365Settings,
@@ -123,6 +124,17 @@ class Services:
         from shared.store.tables import INDEX
 
         return Signs(self._tables.table(INDEX), self.clock)
+
+    def note(self, part: str, why: str = "") -> None:
+        """Note that a part works or, if it does not, why. Without Storage there is nowhere to note it."""
+        try:
+            signs = self.signs
+        except SettingsError:
+            return  # said at the start, in health, and by whatever cannot do without
+        if why:
+            signs.failed(part, why)
+        else:
+            signs.well(part)
 
     @cached_property
     def journal(self) -> Journal:
@@ -248,7 +260,7 @@ class Services:
 
     def _noted(self, part: str) -> Tell:
         """Return what notes a sign of the part for each time it is told of."""
-        return lambda why: self.signs.failed(part, why) if why else self.signs.well(part)
+        return lambda why: self.note(part, why)
 
     @property
     def _shapes(self) -> Mapping[str, TableShape]:

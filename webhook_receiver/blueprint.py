@@ -39,7 +39,7 @@ def webhook_receiver(req: func.HttpRequest) -> func.HttpResponse:
     except RejectedCallback as refusal:
         _log_refusal(refusal, req.get_body(), correlation_id)
         if refusal.status in NOTED:
-            _note(refusal, parts)
+            parts.note("webhook", refusal.reason)
         return _answer(refusal.status, correlation_id, refusal.retry_after_s)
     except CosellError as failure:  # storage does not answer, or a setting is wrong: the event must come again
         _log_failure(failure, correlation_id)
@@ -70,14 +70,6 @@ def _log_refusal(refusal: RejectedCallback, body: bytes, correlation_id: str) ->
         "correlation_id": correlation_id,
     }
     log.warning("webhook.refused", extra=fields)
-
-
-def _note(refusal: RejectedCallback, parts: services.Services) -> None:
-    """Leave a sign for whoever asks how the webhook does. Where there is no place for one, the answer is the same."""
-    try:
-        parts.signs.failed("webhook", refusal.reason)
-    except CosellError as failure:
-        log.warning("webhook.not_noted", extra={"reason": str(failure)})
 
 
 def _log_failure(failure: CosellError, correlation_id: str) -> None:
