@@ -13,6 +13,8 @@ from tests.flows.crms import only
 from tests.flows.world import World
 from tests.memory_storage import Received
 
+pytestmark = only("dynamics365", why="receiver and queue know no CRM")
+
 DEALS = 10
 EVENTS = 1_000
 MOST_RECONCILIATIONS = 20
@@ -97,7 +99,6 @@ def test_eight_workers_at_once_are_at_most_20_reconciliations(shared: tuple[Worl
     eight_workers(*shared)
 
 
-@only("dynamics365", why="Storage knows no CRM")
 def test_eight_workers_in_front_of_real_storage_are_at_most_20_reconciliations(
     make_world: Callable[..., World],
 ) -> None:
