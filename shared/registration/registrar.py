@@ -166,7 +166,11 @@ class Registrar:
             replace(desired, webhook_url=self._own_url()), overwrite=True, keep_events=bool(self._relayed_to)
         )
         log.warning("registration.taken_back", extra={"explanation": outcome.explanation})
-        return outcome
+        # The setting may be older than what was registered last: better to find out now than by silence.
+        test = self._round_trip.make(outcome.actual)
+        if test.passed is False:
+            self._unreachable(test.explanation, desired)
+        return replace(outcome, test=test)
 
     def _unreachable(self, explanation: str, desired: Registration) -> None:
         log.error("registration.unreachable", extra={"explanation": explanation})

@@ -740,6 +740,19 @@ def test_a_registration_taken_back_leaves_the_takeover_in_the_journal(world: Wor
     assert "https://other.example.com/hook/sig-tool?sig=***&v=***" in history[0]["before"]
 
 
+def test_what_is_taken_back_is_tested_since_the_setting_may_be_old(world: World) -> None:
+    world.registrar().register(OURS.replace("own-key", "new-key"), test=False)
+    world.sim.another_tool_registers(FOREIGN)
+    world.receiver_status = "401 Unauthorized"
+    world.seen_from_here = "the function key in the address is wrong"
+
+    world.registrar(WEBHOOK_TAKE_BACK="true").check()
+
+    ((_, reason),) = failures_of(world)
+    assert "Called from here: the function key in the address is wrong" in reason
+    assert journal_of(world)[-1] == "registration.unreachable"
+
+
 def test_a_registration_made_right_elsewhere_ends_the_failure_at_the_next_check(world: World) -> None:
     world.sim.another_tool_registers(FOREIGN)
     world.registrar().check()
