@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--all", action="store_true", help="every deal that failed")
     replay.set_defaults(run=commands.print_replay)
 
+    dismiss = subparsers.add_parser("dismiss", help="take failures off the list that nothing takes off by itself")
+    dismiss.add_argument("keys", nargs="+", metavar="key", help="the first line of a failure, such as event_1a2b3c")
+    dismiss.set_defaults(run=commands.print_dismissal)
+
     register = subparsers.add_parser("register", help="register the webhook: anew, with a new key or address")
     register.add_argument("--webhook-url", metavar="URL", help="default: the setting WEBHOOK_URL")
     register.add_argument("--events", metavar="NAME,NAME", help="default: the four referral events and test-created")

@@ -22,6 +22,16 @@ def print_replay(given: Namespace, services: Services) -> int:
     return 0
 
 
+def print_dismissal(given: Namespace, services: Services) -> int:
+    known = {failure.deal for failure in services.failures.list()}
+    if unknown := [key for key in given.keys if key not in known]:
+        raise ValueError(f"{', '.join(unknown)} is not among the failures; python -m admin failures lists them")
+    for key in given.keys:
+        services.failures.clear(key)
+    print(f"{len(given.keys)} taken off the list.")
+    return 0
+
+
 def failures(services: Services) -> list[str]:
     """Return a paragraph for each deal that waits for a person."""
     return [

@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from shared.errors import CosellError, NotFound
+from shared.events import DEFAULT_EVENTS, REFERRAL_EVENTS
 from shared.model import ticks
-from shared.registration.registrar import DEFAULT_EVENTS, REFERRAL_EVENTS
 from shared.services import Services
 from shared.settings import WebhookSettings
 from shared.store.captures import Capture
@@ -76,7 +76,7 @@ def print_report(_: Namespace, services: Services) -> int:
     evidence = Evidence(services, services.captures.list())
     if not services.settings(WebhookSettings).capture_events:
         print("CAPTURE_EVENTS is not true here: the app keeps no calls unless it is set there.")
-    print(f"{len(evidence.captures)} calls were kept in the last day.")
+    print(f"{len(evidence.captures)} calls are kept.")
     for number, (title, look) in enumerate(POINTS.items(), 1):
         finding = look(evidence)
         print(f"\n{number}. {title}", *(f"   {line}" for line in finding.seen), sep="\n")
@@ -106,6 +106,17 @@ def _certificate(evidence: Evidence) -> Finding:
         seen += [url, *(f"  {fact}" for fact in found.facts)]
         problems += [found.problem] if found.problem else []
     return Finding(seen, "; ".join(problems))
+
+
+def _unreadable(evidence: Evidence) -> Finding:
+    from webhook_receiver.callback import read
+
+    seen = [
+        f"{capture.at_utc:%Y-%m-%d %H:%M} UTC, {problem}: {_shortened(capture.body, 400)}"
+        for capture in evidence.captures
+        if (problem := read(capture.body.encode()).problem)
+    ]
+    return Finding(seen or ["none"], "report them; each is kept for 30 days" if seen else "")
 
 
 def _resource_uris(evidence: Evidence) -> Finding:
@@ -228,6 +239,7 @@ def _shared_slot(evidence: Evidence) -> Finding:
 
 POINTS: dict[str, Callable[[Evidence], Finding]] = {
     "The signing certificate": _certificate,
+    "Genuine calls that nobody can read": _unreadable,
     "Where events say that the referral is": _resource_uris,
     "Whose referral a related-... event names": _whose_id,
     "What a call looks like, and when it is repeated": _requests,

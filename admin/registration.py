@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 
+from shared.addresses import problem
 from shared.registration import registrar_of
 from shared.registration.answer import answer
 from shared.services import Services
@@ -58,8 +59,17 @@ def _ask(method: str, wish: Any, given: Namespace, services: Services) -> tuple[
         body = json.dumps(wish).encode() if wish else b""
         return answer(method, body, lambda: registrar_of(services))
     url = f"{given.app.rstrip('/')}/api/register_webhook"
+    if wrong := problem(url):
+        return 0, {"error": f"--app {wrong.partition(';')[0]}, for example https://<app>.azurewebsites.net"}
     try:
-        said = requests.request(method, url, json=wish, headers={"x-functions-key": given.key or ""}, timeout=TIMEOUT_S)
+        said = requests.request(
+            method,
+            url,
+            json=wish,
+            headers={"x-functions-key": given.key or ""},
+            timeout=TIMEOUT_S,
+            allow_redirects=False,
+        )
         return said.status_code, said.json()
     except requests.JSONDecodeError:
         hint = "is --key a key of the app?" if said.status_code == 401 else "is --app the app's address?"
@@ -73,6 +83,8 @@ def _registration(registration: dict[str, Any] | None) -> str:
 
 
 def _print_problem(said: dict[str, Any]) -> None:
-    print(said["error"], *said.get("problems", ()), sep="\n  ")
+    print(
+        said.get("error") or f"This was not understood: {json.dumps(said)[:500]}", *said.get("problems", ()), sep="\n  "
+    )
     if said.get("next_step"):
         print(f"  next: {said['next_step']}")

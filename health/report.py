@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from health.overdue import is_overdue
 from shared.addresses import masked
 from shared.errors import CosellError, SettingsError
-from shared.relay import listener_id
+from shared.relay import listener_id, sign_of
 from shared.services import Services
 from shared.settings import RelaySettings, schedule
 from shared.start_up import problems
-from shared.store.signs import Sign
+from shared.store.signs import BUSY, Sign
 
-BUSY = 1_000
+MANY = 1_000
 """Messages in the queue from which on the worker seems not to keep up."""
 
 # https://learn.microsoft.com/entra/identity-platform/refresh-tokens#token-lifetime
@@ -43,6 +43,7 @@ def report(services: Services) -> dict[str, Any]:
     checks = {
         "settings": _settings(services),
         **_signs(services),
+        **_relay_queue(services),
         "queue": _asked(lambda: _queue(services.queue.length())),
         "poison": _asked(lambda: _poison(services.queue.poison_length())),
         "failures": _asked(lambda: _failures(services)),
@@ -65,7 +66,7 @@ def _settings(services: Services) -> Check:
 
 
 def _queue(length: int) -> Check:
-    return Check("attention" if length > BUSY else "ok", f"{length} messages wait")
+    return Check("attention" if length > MANY else "ok", f"{length} messages wait")
 
 
 def _poison(length: int) -> Check:
@@ -102,7 +103,7 @@ def _signs(services: Services) -> Mapping[str, Check]:
         "registration": timer("registration", "REGISTRATION_CHECK_SCHEDULE"),
         "poll": timer("poll", "CRM_POLL_SCHEDULE"),
         "sweep": timer("sweep", "SWEEP_SCHEDULE"),
-        **{f"relay to {masked(url)}": _relay(of(f"relay_{listener_id(url)}")) for url in _listeners(services)},
+        **{f"relay to {masked(url)}": _relay(of(sign_of(listener_id(url)))) for url in _listeners(services)},
     }
 
 
@@ -142,7 +143,8 @@ def _webhook(sign: Sign, now: datetime) -> Check:
         never = "no genuine call has come yet: register the webhook, or have a test event sent"
         return Check("attention", f"{never}. Refused: {sign.failed.says}" if sign.failed else never)
     last = sign.well.at_utc
-    if sign.failed and sign.fails:
+    # Receiver and worker are two processes: a success within a minute of the one before may not have been stored.
+    if sign.failed and sign.failed.at_utc - last > BUSY:
         return Check(
             "attention",
             f"a call was refused at {_time(sign.failed.at_utc)}: {sign.failed.says}. Somebody forges calls, or a new "
@@ -159,6 +161,16 @@ def _relay(sign: Sign) -> Check:
     if sign.failed and sign.fails:
         return Check("attention", f"failed at {_time(sign.failed.at_utc)}: {sign.failed.says}", last)
     return Check("ok", "works" if last else "nothing was passed on yet", last)
+
+
+def _relay_queue(services: Services) -> dict[str, Check]:
+    """Only where calls are passed on."""
+    if not _listeners(services):
+        return {}
+    return {
+        "relay_queue": _asked(lambda: _queue(services.relays.length())),
+        "relay_poison": _asked(lambda: _poison(services.relays.poison_length())),
+    }
 
 
 def _listeners(services: Services) -> list[str]:

@@ -10,6 +10,8 @@ from uuid import uuid4
 import azure.functions as func
 
 from shared import services
+from shared.errors import SettingsError
+from shared.events import CORRELATION_HEADER
 from shared.settings import schedule
 
 if TYPE_CHECKING:
@@ -30,13 +32,19 @@ def register_webhook(req: func.HttpRequest) -> func.HttpResponse:
         json.dumps(words, indent=2, ensure_ascii=False),
         status_code=status,
         mimetype="application/json",
-        headers={"x-correlation-id": correlation_id},
+        headers={CORRELATION_HEADER: correlation_id},
     )
 
 
 @bp.timer_trigger(arg_name="timer", schedule=schedule("REGISTRATION_CHECK_SCHEDULE"))
 def check_registration(timer: func.TimerRequest) -> None:  # noqa: ARG001
-    registrar().check()
+    parts = services.process_services()
+    try:
+        registrar().check()
+    except SettingsError as wrong:
+        parts.note("registration", str(wrong))
+        raise
+    parts.captures.purge()
 
 
 def registrar() -> Registrar:

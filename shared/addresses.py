@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
+_NAMED = re.compile(r"([A-Za-z_.-]{1,20})=(?!=*$)")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 ACCEPTED = "accepted: https://<app>.azurewebsites.net/api/webhook_receiver?code=<key>"
 
@@ -25,8 +27,8 @@ def masked(url: str) -> str:
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "(not an address)"
-    names = [part.partition("=")[0] for part in parts.query.split("&") if "=" in part]
-    query = "&".join(f"{name}=***" for name in names) or ("***" if parts.query else "")
+    query = "&".join(f"{name[1]}=***" if (name := _NAMED.match(part)) else "***" for part in parts.query.split("&"))
+    query = query if parts.query else ""
     return f"{parts.scheme}://{host}{parts.path}" + (f"?{query}" if query else "")
 
 

@@ -11,18 +11,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
+from shared.addresses import place
+from shared.events import is_senders
+
 MARK = "x-cosell-relayed"
 """Says that a call was passed on: two installations that name each other would pass it on for ever."""
-
-# Of the sender's headers only those that mean something to a listener. Anything else a caller made up, or a front end
-# added on the way: https://learn.microsoft.com/partner-center/developer/partner-center-webhooks
-PASSED_ON = ("content-type", "user-agent")
-PREFIXES = ("x-ms-", "ms-")
-OF_THE_FRONT_END = ("x-ms-client-principal",)  # App Service authentication
 
 
 class RelayRequest(BaseModel):
@@ -59,20 +55,16 @@ class RelayRequest(BaseModel):
 
 
 def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the sender's headers that a listener gets, by lower-case name, and our mark."""
-    found = {name.lower(): value for name, value in headers.items()}
-    kept = {
-        name: value
-        for name, value in found.items()
-        if (name in PASSED_ON or name.startswith(PREFIXES)) and not name.startswith(OF_THE_FRONT_END)
-    }
-    authorization = found.get("authorization", "")
-    # A gateway in front of us may put its own token there, which is nobody else's business.
-    if authorization.lower().startswith("signature "):
-        kept["authorization"] = authorization
-    return kept | {MARK: "1"}
+    """Return the headers that a listener gets, by lower-case name: the sender's own, and our mark."""
+    return {name.lower(): value for name, value in headers.items() if is_senders(name, value)} | {MARK: "1"}
 
 
 def listener_id(url: str) -> str:
-    """Return a name for a listener that tells no secret and can be a table key."""
-    return f"{urlsplit(url).hostname or 'unknown'}-{sha256(url.encode()).hexdigest()[:8]}"
+    """Return a name for a listener that tells no secret and can be a table key. It stays when its key is renewed."""
+    _, host, _ = there = place(url)
+    return f"{host.partition(':')[0]}-{sha256('|'.join(there).encode()).hexdigest()[:8]}"
+
+
+def sign_of(listener: str) -> str:
+    """Return the name of a listener, by its id, in signs and failures."""
+    return f"relay_{listener}"

@@ -6,6 +6,7 @@ worker needs. Tests give a Services their own parts.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -75,6 +76,10 @@ class Services:
     def settings(self, group: type[G]) -> G:
         """Return a group of settings. Raises SettingsError with all of the group's problems."""
         return load(group, self.environ)
+
+    def is_set(self, name: str) -> bool:
+        """Return whether a setting has any value, be it a wrong one."""
+        return bool((os.environ if self.environ is None else self.environ).get(name, "").strip())
 
     # ------------------------------------------------------------ storage
 

@@ -164,7 +164,10 @@ class RelaySettings(Group):
 
     @model_validator(mode="after")
     def _are_others(self) -> Self:
+        places = [addresses.place(url) for url in self.urls]
         for url in self.urls:
+            if places.count(addresses.place(url)) > 1:
+                raise ValueError(f"WEBHOOK_RELAY_URLS names {addresses.masked(url)} twice")
             if problem := addresses.problem(url):
                 raise ValueError(f"WEBHOOK_RELAY_URLS: {addresses.masked(url)} {problem}")
             if self.webhook_url and addresses.place(url) == addresses.place(self.webhook_url):

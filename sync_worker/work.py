@@ -22,7 +22,7 @@ SHOWN_AFTER_DEFERRALS = 8
 def work_off(body: bytes, services: Services, *, redelivered: bool, sent_utc: datetime | None = None) -> None:
     """Bring the deal into agreement. Raises only what is unexpected: the host then redelivers, and counts."""
     request = SyncRequest.model_validate_json(body)
-    if request.cause == "webhook" and not request.deferrals:
+    if request.cause == "webhook" and not request.deferrals and not redelivered:
         services.signs.well("webhook", request.event or "", at_utc=sent_utc)
     fields = {"correlation_id": request.correlation_id, "cause": request.cause}
     try:

@@ -16,6 +16,7 @@ import azure.functions as func
 
 from shared import services
 from shared.errors import CosellError
+from shared.events import CORRELATION_HEADER
 from shared.settings import WebhookSettings
 from webhook_receiver.callback import RejectedCallback
 
@@ -78,7 +79,7 @@ def _log_failure(failure: CosellError, correlation_id: str) -> None:
 
 def _answer(status: int, correlation_id: str, retry_after_s: int | None = None) -> func.HttpResponse:
     """The body is empty whatever the reason: a caller who forges learns nothing from it."""
-    headers = {"x-correlation-id": correlation_id}
+    headers = {CORRELATION_HEADER: correlation_id}
     if retry_after_s is not None:
         headers["Retry-After"] = str(retry_after_s)
     return func.HttpResponse(status_code=status, headers=headers)

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
+from shared.events import REFERRAL_EVENTS
 from shared.settings import WebhookSettings
-
-REFERRAL_EVENTS = ("referral-created", "referral-updated", "related-referral-created", "related-referral-updated")
 
 BODY_LIMIT_BYTES = 64 * 1024  # a real event has 200 to 400 bytes
 ALGORITHM = "rsa-sha256"  # the sender's header never chooses the hash: SHA-1 and MD5 would come in that way
@@ -91,7 +90,7 @@ def verify(
     url = certificate_url(_required(sent, "x-ms-certificate-url"), settings.certificate_hosts)
     if not certificates.signed(url, signatures, body):
         raise RejectedCallback(401, "the signature does not fit the body")
-    return _read(body)
+    return read(body)
 
 
 def certificate_url(value: str, allowed_hosts: Sequence[str]) -> str:
@@ -168,7 +167,7 @@ def _signature(value: str) -> bytes | None:
     return decoded if strict else None
 
 
-def _read(body: bytes) -> Notification:
+def read(body: bytes) -> Notification:
     """What the signed bytes say. Keys compare without case, unknown ones are ignored, only EventName is required."""
     try:
         fields = json.loads(body.decode("utf-8"), object_pairs_hook=_without_doubles)

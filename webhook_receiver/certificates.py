@@ -17,7 +17,7 @@ import requests
 
 from shared.settings import WebhookSettings
 from webhook_receiver.callback import RejectedCallback, Verifier, verify
-from webhook_receiver.download import Downloads, try_later
+from webhook_receiver.download import Downloads, NotThere, try_later
 from webhook_receiver.trust import Signer, Trust
 
 log = logging.getLogger(__name__)
@@ -129,6 +129,9 @@ class SigningCertificates:
         address.tried = now
         try:
             address.take(self._trust.signer(self._downloads.fetch(url), url), now)
+        except NotThere as refusal:
+            # For a file by its usual name the sender shall come again; any other one was made up.
+            address.refusal = refusal if self._is_usual(url) else RejectedCallback(401, refusal.reason)
         except RejectedCallback as refusal:
             address.refusal = refusal
         if address.refusal:  # an error: as long as it lasts, genuine events may be turned away

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -10,12 +9,17 @@ from http import HTTPStatus
 import requests
 import urllib3
 
+from shared.remote.direct import direct_session
 from webhook_receiver.callback import RejectedCallback
 
 TIMEOUT_S = (2, 3)
 DOWNLOAD_S = timedelta(seconds=5)
 DOWNLOAD_LIMIT_BYTES = 64 * 1024
 RETRY_AFTER_S = 60
+
+
+class NotThere(RejectedCallback):
+    """The host answered, and has no such file."""
 
 
 class Downloads:
@@ -35,6 +39,8 @@ class Downloads:
             ) as answer:
                 if answer.is_redirect:
                     raise RejectedCallback(401, f"{url} redirects, which a certificate's address never does")
+                if answer.status_code in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+                    raise NotThere(503, f"{url} answered {answer.status_code}", retry_after_s=RETRY_AFTER_S)
                 if answer.status_code != HTTPStatus.OK:
                     raise try_later(f"{url} answered {answer.status_code}")
                 while chunk := answer.raw.read1(DOWNLOAD_LIMIT_BYTES):
@@ -46,14 +52,6 @@ class Downloads:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
             raise try_later(f"{url} could not be fetched: {exc}") from exc
         return body
-
-
-def direct_session() -> requests.Session:
-    session = requests.Session()
-    # No proxy and no .netrc from the environment; the CA bundle is the one thing wanted from there.
-    session.trust_env = False
-    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
-    return session
 
 
 def try_later(reason: str) -> RejectedCallback:

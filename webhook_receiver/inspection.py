@@ -12,7 +12,7 @@ from shared.services import Services
 from shared.settings import WebhookSettings
 from webhook_receiver.callback import RejectedCallback, certificate_url
 from webhook_receiver.download import Downloads
-from webhook_receiver.trust import Trust, names_of, parse_certificates
+from webhook_receiver.trust import Trust, Unreadable, names_of, parse_certificates
 
 USAGES = {ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth", ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth"}
 
@@ -35,7 +35,10 @@ def inspect(url: str, services: Services) -> Inspection:
         leaf, *more = parse_certificates(file, address)
     except RejectedCallback as refusal:
         return Inspection((), refusal.reason)
-    facts = _facts(leaf, len(more), is_pem=b"-----BEGIN" in file)
+    try:
+        facts = _facts(leaf, len(more), is_pem=b"-----BEGIN" in file)
+    except Unreadable as exc:
+        return Inspection((), f"the certificate at {address} is malformed: {exc}")
     try:
         Trust(settings, downloads.fetch, services.clock).signer(file, address)
     except RejectedCallback as refusal:

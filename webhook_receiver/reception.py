@@ -38,23 +38,26 @@ class Reception:
         self._services = services
         self._verify = verify
         self._settings = services.settings(WebhookSettings)
-        self._listeners = _listeners(services)
+        self._has_listeners = _has_listeners(services)
         self._stored = Recent(REMEMBERED)
 
     def receive(self, headers: Mapping[str, str], body: bytes, correlation_id: str) -> None:
         """Verify a call and store what it asks for. Raises RejectedCallback, or CosellError if it cannot be stored."""
         notification = self._verify(headers, body)
         digest = sha256(body).hexdigest()
-        if digest in self._stored:
+        was_relayed = MARK in {name.lower() for name in headers}
+        call = f"{digest} {was_relayed}"  # a copy that was passed on to us does not stand for the call itself
+        if call in self._stored:
             # It was stored after the change that it reports, so whoever worked it off has seen that change.
             log.info("webhook.repeated", extra={"event": notification.event, "correlation_id": correlation_id})
             return
         self._act_on(notification, headers, body, digest, correlation_id)
-        if self._listeners and MARK not in {name.lower() for name in headers}:
+        if self._has_listeners and not was_relayed:
             self._pass_on(body, headers, correlation_id)
         if self._settings.capture_events:
             self._capture(notification, headers, body, digest)
-        self._stored.add(digest)
+        if notification.version or not notification.concerns_a_referral:
+            self._stored.add(call)  # without the time of its change, the next one may have the same bytes
 
     def _pass_on(self, body: bytes, headers: Mapping[str, str], correlation_id: str) -> None:
         if len(body) > RELAY_LIMIT_BYTES:
@@ -95,7 +98,7 @@ class Reception:
         self._services.failures.put(
             f"event_{digest[:16]}",
             f"a genuine event could not be understood: {notification.problem}",
-            next_step="python -m admin first-contact shows it; report it. The sweep finds the deal it is about",
+            next_step="report what python -m admin first-contact shows, then dismiss it; the sweep finds the deal",
             correlation_id=correlation_id,
         )
 
@@ -110,13 +113,14 @@ def _request(notification: Notification, correlation_id: str) -> SyncRequest:
     )
 
 
-def _listeners(services: Services) -> list[str]:
-    """The other listeners. A mistake in naming them must not keep events from us: it is in the log and in health."""
+def _has_listeners(services: Services) -> bool:
+    """Whether calls are to be passed on. A mistake in naming the listeners keeps no event from us, and none from them:
+    what is put on their queue waits for the mistake to be mended."""
     try:
-        return services.settings(RelaySettings).urls
+        return bool(services.settings(RelaySettings).urls)
     except SettingsError as wrong:
         log.warning("relay.misconfigured", extra={"problem": str(wrong)})
-        return []
+        return services.is_set("WEBHOOK_RELAY_URLS")
 
 
 class Recent:

@@ -43,7 +43,13 @@ MAX_ISSUERS = 8
 TLS_PURPOSES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 # Everything `cryptography` raises for a certificate it can read only in part.
-Unreadable = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+Unreadable = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def parse_certificates(data: bytes, url: str) -> list[x509.Certificate]:
         if b"-----BEGIN CERTIFICATE-----" in data:
             return x509.load_pem_x509_certificates(data)
         return [x509.load_der_x509_certificate(data)]
-    except ValueError as exc:
+    except Unreadable as exc:
         raise RejectedCallback(401, f"{url} is not a certificate in PEM or DER: {exc}") from exc
 
 

@@ -1,12 +1,12 @@
 """Makes one call to a listener: the body byte for byte, the headers as in the message. Says in words how it went.
 
-Bounded in time, follows no redirect, reads nothing of the answer but its status. Every call has a connection of its
-own, so that none fails because a listener had closed an idle one.
+Gives up when nothing comes for a while, follows no redirect, reads nothing of the answer but its status. Every call has
+a connection of its own, so that none fails because a listener had closed an idle one.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from dataclasses import dataclass
 
 import requests
 
@@ -27,8 +27,20 @@ WHY: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def call(session: requests.Session, url: str, request: RelayRequest) -> str:
-    """Return why the listener did not take it, in words without the address, or "" if it did."""
+ABOUT_THE_CALL = (400, 413, 422, 431)
+"""The listener is well, but will never take this call."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a listener did not take a call, in words without the address. `is_final`: it will never take this one."""
+
+    why: str
+    is_final: bool = False
+
+
+def call(session: requests.Session, url: str, request: RelayRequest) -> Trouble | None:
+    """Return why the listener did not take it, None if it did."""
     # As bytes: a header may have other letters than those `requests` can encode by itself.
     headers = {name: value.encode() for name, value in (OURS | request.headers).items()}
     try:
@@ -38,15 +50,15 @@ def call(session: requests.Session, url: str, request: RelayRequest) -> str:
             return _problem(answer.status_code)
     except requests.RequestException as exc:
         words = next(words for kind, words in WHY if isinstance(exc, kind))
-        return f"{words}{_cause(exc)}"
+        return Trouble(f"{words}{_cause(exc)}")
 
 
-def _problem(status: int) -> str:
-    if HTTPStatus(200) <= status < HTTPStatus(300):
-        return ""
-    if HTTPStatus(300) <= status < HTTPStatus(400):
-        return f"it redirects ({status}), which is not followed"
-    return f"it answered {status}"
+def _problem(status: int) -> Trouble | None:
+    if 200 <= status < 300:
+        return None
+    if 300 <= status < 400:
+        return Trouble(f"it redirects ({status}), which is not followed")
+    return Trouble(f"it answered {status}", is_final=status in ABOUT_THE_CALL)
 
 
 def _cause(exc: BaseException) -> str:

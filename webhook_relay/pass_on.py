@@ -13,11 +13,11 @@ from threading import Lock
 from shared.addresses import masked
 from shared.errors import SettingsError
 from shared.logs import log
-from shared.relay import RelayRequest, listener_id
+from shared.relay import RelayRequest, listener_id, sign_of
+from shared.remote.direct import direct_session
 from shared.services import Services
 from shared.settings import RelaySettings
-from webhook_receiver.download import direct_session
-from webhook_relay.call import call
+from webhook_relay.call import Trouble, call
 from webhook_relay.gate import Gate
 from webhook_relay.reports import Reports
 
@@ -41,7 +41,7 @@ class Listener:
         self.url = url
         self.id = listener_id(url)
         self.gate = Gate(services.clock)
-        self.reports = Reports(services, report_key(self.id), masked(url))
+        self.reports = Reports(services, sign_of(self.id), masked(url))
 
 
 class Relay:
@@ -78,17 +78,24 @@ class Relay:
     def _deliver(self, request: RelayRequest, listener: Listener) -> None:
         gate = listener.gate
         if rest_s := gate.enter():
-            self._put_back(request, listener, rest_s, gate.problem or "it is busy")
+            # The longer it has waited, the less often it asks: a listener may be dead for a day.
+            waited_s = (self._services.clock() - request.received_utc).total_seconds()
+            delay_s = max(rest_s, min(waited_s / 4, LONGEST_DELAY_S))
+            self._put_back(request, listener, delay_s, gate.problem or "it is busy")
             return
-        problem = "something unexpected went wrong here"
+        trouble: Trouble | None = Trouble("something unexpected went wrong here")
         try:
-            problem = call(self._session, listener.url, request)
+            trouble = call(self._session, listener.url, request)
         finally:
-            gate.leave(problem)
-        if problem:
-            self._note_failure(request, listener, problem)
+            # A listener that refuses one call is well, and takes the next.
+            gate.leave(trouble.why if trouble and not trouble.is_final else "")
+        if trouble and trouble.is_final:
+            listener.reports.refused(trouble.why, request.correlation_id)
+            log.warning("relay.refused", extra={**_fields(request), "why": trouble.why})
+        elif trouble:
+            self._note_failure(request, listener, trouble.why)
             later = request.model_copy(update={"attempts": request.attempts + 1})
-            self._put_back(later, listener, _delay_s(request.attempts), problem)
+            self._put_back(later, listener, _delay_s(request.attempts), trouble.why)
         else:
             listener.reports.well()
             log.info("relay.delivered", extra=_fields(request))
@@ -111,7 +118,7 @@ class Relay:
         log.info("relay.put_back", extra={**_fields(request), "delay_s": round(delay_s), "why": why})
 
     def _drop(self, request: RelayRequest, listener: str) -> None:
-        self._services.failures.clear(report_key(listener))  # nobody waits for it any more
+        self._services.failures.clear(sign_of(listener))  # nobody waits for it any more
         log.warning("relay.dropped", extra={**_fields(request), "why": "WEBHOOK_RELAY_URLS does not name it any more"})
 
 
@@ -139,7 +146,7 @@ def record_poison(body: bytes, services: Services) -> None:
         _record_unreadable(body, services)
         return
     services.failures.put(
-        report_key(request.listener or "all"),
+        sign_of(request.listener or "all"),
         "something unexpected went wrong each time an event was passed on",
         next_step=f"Search the log for {request.correlation_id}; the event itself is lost to that listener",
         correlation_id=request.correlation_id,
@@ -158,11 +165,6 @@ def _built(services: Services) -> Relay:
     return Relay(services)
 
 
-def report_key(listener: str) -> str:
-    """The name of a listener in signs and failures."""
-    return f"relay_{listener}"
-
-
 def _readable(body: bytes) -> RelayRequest | None:
     try:
         request = RelayRequest.model_validate_json(body)
@@ -175,7 +177,7 @@ def _readable(body: bytes) -> RelayRequest | None:
 def _record_unreadable(body: bytes, services: Services) -> None:
     log.error("relay.unreadable_message", extra={"bytes": len(body)})
     services.failures.put(
-        report_key("unreadable"),
+        sign_of("unreadable"),
         f"a message of {len(body)} bytes on queue webhook-relays is no call to pass on",
         next_step="Find out what else writes to the queue; no deal is affected",
     )

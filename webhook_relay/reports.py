@@ -19,6 +19,8 @@ NEXT_STEP = (
     "nothing else waits for it"
 )
 
+NEXT_STEP_REFUSED = "Ask whoever runs the listener what it could not take; then: python -m admin dismiss"
+
 
 class Reports:
     """About one listener, by one process. `key` names it in signs and failures, `shown` is its address without keys."""
@@ -43,6 +45,19 @@ class Reports:
     def fails(self, why: str, correlation_id: str) -> None:
         """Calls to it have gone wrong for a while."""
         self._now_and_then("fails", lambda: self._for_a_person(f"{self._shown} takes no calls: {why}", correlation_id))
+
+    def refused(self, why: str, correlation_id: str) -> None:
+        """It will never take one event, though it takes others."""
+        says = f"{self._shown} refused an event, so that it is lost to it: {why}"
+
+        def report() -> None:
+            self._services.journal.add("relay.refused", says)
+            # By a name of its own: it is not mended when the listener takes the next call.
+            self._services.failures.put(
+                f"{self._key}_refused", says, next_step=NEXT_STEP_REFUSED, correlation_id=correlation_id
+            )
+
+        self._now_and_then("refused", report)
 
     def given_up(self, why: str, correlation_id: str) -> None:
         """An event is lost to it."""

@@ -6,9 +6,9 @@ import requests
 import urllib3
 
 from shared.addresses import masked
+from shared.events import CORRELATION_HEADER
 
 TIMEOUT_S = (5, 10)
-OUR_HEADER = "x-correlation-id"  # on every answer of webhook_receiver, and on none of what stands in front of it
 
 IN_FRONT = {
     401: "the function key in the address is wrong: take it from the app's webhook_receiver function, then register "
@@ -25,7 +25,8 @@ def probe(url: str, session: requests.Session | None = None) -> str:
     """Return in words what is wrong with the address, as seen from here; "" when our receiver answers there."""
     where = masked(url)
     try:
-        answer = (session or requests).post(url, data=b"", timeout=TIMEOUT_S, allow_redirects=False)
+        with (session or requests).post(url, data=b"", timeout=TIMEOUT_S, allow_redirects=False, stream=True) as answer:
+            return _answered(answer, where)
     except requests.exceptions.SSLError as failed:
         return f"TLS: the certificate of {where} is not accepted ({_reason(failed)})"
     except requests.Timeout:
@@ -35,7 +36,10 @@ def probe(url: str, session: requests.Session | None = None) -> str:
         if isinstance(reason, urllib3.exceptions.NameResolutionError):
             return f"DNS: the name in {where} is not known"
         return f"no connection to {where}: {type(reason).__name__}"
-    if OUR_HEADER in answer.headers:
+
+
+def _answered(answer: requests.Response, where: str) -> str:
+    if CORRELATION_HEADER in answer.headers:
         return ""
     why = IN_FRONT.get(answer.status_code, "something else than this app answers there")
     return f"{where} answers {answer.status_code}: {why}"

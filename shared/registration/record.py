@@ -11,7 +11,7 @@ from shared.addresses import masked, place
 from shared.remote.partner_center_webhooks import Registration, ValidationEvent
 from shared.store.failures import Failures
 from shared.store.journal import Entry, Journal
-from shared.store.signs import Signs
+from shared.store.signs import BUSY, Signs
 
 FAILURE = "registration"
 REMEMBERED_PLACES = 8
@@ -25,16 +25,23 @@ class Record:
         self._journal = journal
         self._failures = failures
 
-    def registered(self, event: str, says: str, registration: Registration, before: Registration | None) -> None:
-        """We registered this, in place of `before`."""
-        here = _place(registration.webhook_url)
-        places = [here, *(each for each in self._places() if each != here)]
+    def registering(self, registration: Registration) -> None:
+        """We are about to register this: should we die before `registered`, it is known as ours all the same."""
+        digest = _digest(registration.webhook_url)
+        facts = {**self._last(), "places": self._places_with(registration), "pending": digest}
+        self._signs.remember("registered", "under way", **facts)
+
+    def registered(
+        self, event: str, says: str, registration: Registration, before: Registration | None, setting: str | None
+    ) -> None:
+        """We registered this, in place of `before`, while WEBHOOK_URL was `setting`."""
         self._signs.remember(
             "registered",
             says,
-            places=places[:REMEMBERED_PLACES],
+            places=self._places_with(registration),
             digest=_digest(registration.webhook_url),
             events=list(registration.events),
+            setting=_digest(setting or ""),
         )
         addresses = {"before": masked(before.webhook_url)} if before else {}
         self._journal.add(event, says, now=masked(registration.webhook_url), **addresses)
@@ -61,9 +68,15 @@ class Record:
         """Whether we once registered this address ourselves, with whatever key."""
         return _place(url) in self._places()
 
-    def is_the_last(self, url: str) -> bool:
-        """Whether this very address, key included, is what we registered last."""
-        return self._last().get("digest") == _digest(url)
+    def is_wrong(self) -> bool:
+        """Whether a person was told that the registration is wrong, and it was not right since."""
+        return self._signs.of("registration").fails
+
+    def is_newer_than(self, setting: str | None, url: str) -> bool:
+        """Whether `url`, key included, is what we registered last, and WEBHOOK_URL is still what it was then."""
+        last = self._last()
+        is_last = _digest(url) in (last.get("digest"), last.get("pending"))
+        return is_last and last.get("setting", _digest(setting or "")) == _digest(setting or "")
 
     def events(self) -> Sequence[str]:
         """Return the events that we registered for last, none if we never did."""
@@ -76,9 +89,12 @@ class Record:
         return last.at_utc if last else None
 
     def refusal_since(self, moment: datetime) -> str:
-        """Return why the receiver refused a call since then, "" if it refused none."""
+        """Return why the receiver refused a call since then, "" if it refused none.
+
+        The same reason is noted once a minute, and the receiver's clock is not ours.
+        """
         last = self._signs.of("webhook").failed
-        return last.says if last and last.at_utc >= moment else ""
+        return last.says if last and last.at_utc >= moment - BUSY else ""
 
     def tested(self, event: ValidationEvent) -> None:
         """A test event was followed as far as this. For whoever wants to know how the live service behaves."""
@@ -87,6 +103,10 @@ class Record:
 
     def history(self) -> tuple[Entry, ...]:
         return self._journal.latest()
+
+    def _places_with(self, registration: Registration) -> list[str]:
+        here = _place(registration.webhook_url)
+        return [here, *(each for each in self._places() if each != here)][:REMEMBERED_PLACES]
 
     def _places(self) -> list[str]:
         return list(self._last().get("places", []))

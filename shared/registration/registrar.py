@@ -16,15 +16,13 @@ from typing import Any, Literal, Protocol
 
 from shared.addresses import masked, place, problem
 from shared.errors import CosellError, SettingsError
+from shared.events import DEFAULT_EVENTS, REFERRAL_EVENTS
 from shared.registration.record import Record
-from shared.registration.round_trip import TEST_EVENT, RoundTrip, TestResult
+from shared.registration.round_trip import RoundTrip, TestResult
 from shared.remote.partner_center_webhooks import Registration
 from shared.settings import RegistrationSettings
 
 log = logging.getLogger(__name__)
-
-REFERRAL_EVENTS = ("referral-created", "referral-updated", "related-referral-created", "related-referral-updated")
-DEFAULT_EVENTS = (TEST_EVENT, *REFERRAL_EVENTS)
 
 QUIET = timedelta(hours=20)
 """Without a genuine call for so long, the daily check has a test event sent: a quiet account and a broken way in look
@@ -74,7 +72,8 @@ class Outcome:
 
 
 class Registrar:
-    """`relayed_to` are the addresses that get our calls passed on; nothing registered for their sake is dropped."""
+    """`relayed_to` are the addresses that get our calls passed on, None if they cannot be told; nothing registered for
+    their sake is dropped. `probe` calls an address and says what is wrong with it, "" when our receiver answers."""
 
     def __init__(
         self,
@@ -82,15 +81,18 @@ class Registrar:
         settings: RegistrationSettings,
         record: Record,
         round_trip: RoundTrip,
+        probe: Callable[[str], str],
         *,
-        relayed_to: Sequence[str] = (),
+        relayed_to: Sequence[str] | None = (),
         clock: Callable[[], datetime],
     ) -> None:
         self._webhooks = webhooks
         self._settings = settings
         self._record = record
         self._round_trip = round_trip
-        self._relayed_to = relayed_to
+        self._probe = probe
+        self._may_relay = relayed_to is None or bool(relayed_to)
+        self._relayed_to = relayed_to or ()
         self._clock = clock
 
     def show(self) -> dict[str, Any]:
@@ -117,12 +119,15 @@ class Registrar:
     ) -> Outcome:
         """Make the registration right. `overwrite`: also when it is another receiver's, and drop surplus events.
 
-        `test`: have a test event sent and follow it; None means after a change. Raises BadInput, SettingsError and the
-        errors of shared.errors.
+        `webhook_url` None: what was registered last, if it is still there and WEBHOOK_URL has not changed since, else
+        WEBHOOK_URL. `test`: have a test event sent and follow it; None means after a change. Raises BadInput,
+        SettingsError and the errors of shared.errors.
         """
-        desired = Registration(self._checked_url(webhook_url), self._offered(events))
-        keep_events = not overwrite or (bool(self._relayed_to) and events is None)
-        outcome = self._settle(desired, overwrite=overwrite, keep_events=keep_events)
+        given = self._checked_url(webhook_url)
+        before = self._webhooks.registration()
+        desired = Registration(given or self._desired_url(before), self._offered(events))
+        keep_events = not overwrite or (self._may_relay and events is None)
+        outcome = self._settle(desired, before, overwrite=overwrite, keep_events=keep_events)
         changed = outcome.result in ("created", "updated")
         if outcome.result != "refused" and (changed if test is None else test):
             return replace(outcome, test=self._round_trip.make(outcome.actual))
@@ -151,6 +156,9 @@ class Registrar:
             if test.passed is False:
                 self._unreachable(test.explanation, desired)
                 return None
+            if test.passed is None and self._record.is_wrong():
+                log.warning("registration.not_tested", extra={"explanation": test.explanation})
+                return None  # what was wrong yesterday is not right because it could not be tried today
         log.info("registration.unchanged")
         self._record.right(self._all_is_well(desired))
         return None
@@ -160,13 +168,19 @@ class Registrar:
         addresses = {"desired": masked(desired.webhook_url), "actual": masked(actual.webhook_url) if actual else ""}
         log.error(event, extra={"explanation": difference, **addresses})
         self._record.wrong(event, difference, NEXT_STEP, **addresses)
-        if not self._settings.take_back:
+        own_url = self._own_url()
+        is_ours = event == "registration.differs"
+        if not self._settings.take_back or (is_ours and actual and actual.webhook_url != own_url):
+            return None  # of two keys or addresses of our own, a person knows which is the right one
+        # The setting may be older than what was registered last. Taking the slot for an address that does not answer
+        # would silence both receivers.
+        if unfit := self._probe(own_url):
+            log.error("registration.not_taken_back", extra={"explanation": unfit})
+            self._record.wrong(event, f"{difference} It was not taken back, since {unfit}", NEXT_STEP, **addresses)
             return None
-        outcome = self._settle(
-            replace(desired, webhook_url=self._own_url()), overwrite=True, keep_events=bool(self._relayed_to)
-        )
+        wanted = replace(desired, webhook_url=own_url)
+        outcome = self._settle(wanted, actual, overwrite=True, keep_events=self._may_relay)
         log.warning("registration.taken_back", extra={"explanation": outcome.explanation})
-        # The setting may be older than what was registered last: better to find out now than by silence.
         test = self._round_trip.make(outcome.actual)
         if test.passed is False:
             self._unreachable(test.explanation, desired)
@@ -176,18 +190,22 @@ class Registrar:
         log.error("registration.unreachable", extra={"explanation": explanation})
         self._record.wrong("registration.unreachable", explanation, NEXT_STEP, desired=masked(desired.webhook_url))
 
-    def _settle(self, desired: Registration, *, overwrite: bool, keep_events: bool) -> Outcome:
-        before = self._webhooks.registration()
-        if before is None and self._webhooks.create(desired):
-            return self._changed("created", f"Partner Center now sends {_list(desired.events)} here.", desired, None)
-        # Someone may have registered since we looked; the one rule about foreign addresses holds for them too.
-        before = before or self._webhooks.registration()
-        if before and self._standing(desired, before) == "foreign" and not overwrite:
-            return Outcome("refused", self._foreign(before), desired, before, before)
+    def _settle(
+        self, desired: Registration, before: Registration | None, *, overwrite: bool, keep_events: bool
+    ) -> Outcome:
+        if before is None:
+            self._record.registering(desired)
+            if self._webhooks.create(desired):
+                return self._changed("created", self._now_sends(desired), desired, None)
+            # Someone has registered since we looked; the one rule about foreign addresses holds for them too.
+            before = self._webhooks.registration()
+        if not overwrite and (before is None or self._standing(desired, before) == "foreign"):
+            return Outcome("refused", self._foreign(before) if before else UNREADABLE, desired, before, before)
         wanted = _with_events_of(desired, before) if keep_events else desired
         if before and _same(wanted, before):
             self._record.right("This was registered already; nothing was changed.")
             return Outcome("unchanged", "This was registered already; nothing was changed.", wanted, before, before)
+        self._record.registering(wanted)
         self._webhooks.replace(wanted)
         return self._changed("updated", self._replaced(wanted, before), wanted, before)
 
@@ -197,15 +215,23 @@ class Registrar:
                 " The setting WEBHOOK_URL names another address or key: set it to this one, so that the registration "
                 "can be taken back should it get lost."
             )
-        self._record.registered(f"registration.{result}", words, desired, before)
+        try:
+            self._record.registered(f"registration.{result}", words, desired, before, self._settings.webhook_url)
+        except CosellError as failure:
+            log.warning("registration.not_recorded", extra={"why": str(failure)})
+            words += f" This could not be recorded: {failure}"
         return Outcome(result, words, desired, before, self._webhooks.registration())
 
     def _desired(self, actual: Registration | None) -> Registration:
         """What should be registered: what we registered last, if that is still there, else what the settings say."""
         events = self._offered(self._record.events() or None, strict=False)
-        if actual and self._record.is_the_last(actual.webhook_url):
-            return Registration(actual.webhook_url, events)
-        return Registration(self._own_url(), events)
+        return Registration(self._desired_url(actual), events)
+
+    def _desired_url(self, actual: Registration | None) -> str:
+        """An admin may have registered a new address or key by name, and not yet changed WEBHOOK_URL."""
+        if actual and self._record.is_newer_than(self._settings.webhook_url, actual.webhook_url):
+            return actual.webhook_url
+        return self._own_url()
 
     def _own_url(self) -> str:
         if not self._settings.webhook_url:
@@ -218,7 +244,7 @@ class Registrar:
 
     def _checked_url(self, given: str | None) -> str:
         if given is None:
-            return self._own_url()
+            return ""
         if wrong := problem(given):
             raise BadInput("webhook_url", wrong)
         return given
@@ -227,6 +253,8 @@ class Registrar:
         """The wanted events in Partner Center's spelling. An account may lack some of the usual ones, which is told by
         comparing desired and actual; an event that was asked for by name and does not exist is refused if `strict`."""
         offered = {event.lower(): event for event in self._webhooks.offered_events()}
+        if wanted and not offered:
+            return tuple(wanted)  # nothing can be said of them
         if wanted is None:
             return tuple(offered[event] for event in DEFAULT_EVENTS if event in offered) or DEFAULT_EVENTS
         if not wanted:
@@ -255,6 +283,8 @@ class Registrar:
             return "The address is ours, but with another function key. Register it again to renew the key."
         if missing := [event for event in desired.events if event.lower() not in _lower(actual.events)]:
             return f"The address is ours, but {_list(missing)} are not sent. Register it again to add them."
+        if not _lower(actual.events) & set(REFERRAL_EVENTS):
+            return f"The address is ours, but none of {_list(REFERRAL_EVENTS)} is sent. {NOT_OFFERED}"
         return ""
 
     def _all_is_well(self, desired: Registration) -> str:
@@ -276,8 +306,12 @@ class Registrar:
     def _is_relayed_to(self, registration: Registration) -> bool:
         return place(registration.webhook_url) in map(place, self._relayed_to)
 
+    def _now_sends(self, registration: Registration) -> str:
+        now = f"Partner Center now sends {_list(registration.events)} here."
+        return now if _lower(registration.events) & set(REFERRAL_EVENTS) else f"{now} {NOT_OFFERED}"
+
     def _replaced(self, wanted: Registration, before: Registration | None) -> str:
-        now = f"Partner Center now sends {_list(wanted.events)} here."
+        now = self._now_sends(wanted)
         if before is None or place(wanted.webhook_url) == place(before.webhook_url):
             return now
         moved = f"{now} Until now its events went to {masked(before.webhook_url)}"
@@ -293,6 +327,14 @@ WRONG: dict[Standing, str] = {
     "foreign": "registration.taken_over",
 }
 NEXT_STEP = "python -m admin register, or POST to register_webhook: it takes nothing over unless told to"
+UNREADABLE = (
+    "Partner Center says that something is registered, but does not show it. Try again in a minute, or register with "
+    '"overwrite" to replace it, whatever it is.'
+)
+NOT_OFFERED = (
+    "Without these events nothing is known before the sweep looks. If Partner Center does not offer them to this "
+    "account, ask Microsoft's support to enable referral webhooks (accounts with several tenants need that)."
+)
 KEEP_IT = "To keep it informed, put its whole address there first: python -m admin registration --keys shows it."
 
 

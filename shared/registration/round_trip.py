@@ -11,10 +11,10 @@ from http import HTTPStatus
 from typing import Protocol
 
 from shared.errors import CosellError, NotFound, Throttled
+from shared.events import TEST_EVENT
 from shared.registration.record import Record
 from shared.remote.partner_center_webhooks import Attempt, Registration, ValidationEvent
 
-TEST_EVENT = "test-created"
 POLL_EVERY_S = 1
 FOLLOW_FOR = timedelta(seconds=60)
 ENOUGH_FAILURES = 3

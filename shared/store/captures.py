@@ -4,25 +4,22 @@ nobody could read. Never says what one means.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from shared.events import is_senders
 from shared.store.audit import newest_first
 from shared.store.tables import Row, Table, columns, document
 
 PARTITION = "captured"
 A_DAY = timedelta(days=1)
-PURGE_EVERY = timedelta(hours=1)
 HEADERS_CHARACTERS = 16_384
-KEYS = ("x-functions-key", "cookie")
-_KEY_IN_ADDRESS = re.compile(r"(\bcode=)[^&\s]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Capture:
-    """One genuine call: its headers as received but for keys, its body as text (a genuine one is UTF-8)."""
+    """One genuine call: its headers, those that are not the sender's without their value, and its body as text."""
 
     at_utc: datetime
     event: str
@@ -34,7 +31,6 @@ class Captures:
     def __init__(self, index_table: Table, clock: Callable[[], datetime]) -> None:
         self._table = index_table
         self._clock = clock
-        self._purged: datetime | None = None
 
     def put(self, event: str, headers: Mapping[str, str], body: bytes, *, digest: str, keep: timedelta = A_DAY) -> None:
         """Keep a call for as long as said. `digest` tells two calls of one moment apart."""
@@ -47,7 +43,6 @@ class Captures:
             "body": body.decode("utf-8", "backslashreplace"),
         }
         self._table.upsert(Row(PARTITION, f"{newest_first(now, 0)}_{digest[:16]}", columns(kept)))
-        self._purge(now)
 
     def list(self) -> tuple[Capture, ...]:
         """Return the calls that are to be kept, newest first."""
@@ -59,30 +54,22 @@ class Captures:
             if datetime.fromisoformat(each["until"]) > now
         )
 
-    def _purge(self, now: datetime) -> None:
-        if self._purged and now - self._purged < PURGE_EVERY:
-            return
-        self._purged = now
+    def purge(self) -> None:
+        """Delete what is not to be kept any more. A request for each, so not while somebody waits for an answer."""
+        now = self._clock()
         for row in self._table.query(PARTITION):
             if datetime.fromisoformat(str(document(row.columns)["until"])) <= now:
                 self._table.delete(PARTITION, row.key)
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """What is kept of the headers. They are not signed: whoever replays a call may add as many as they like."""
+    """The names of the headers, but the values of the sender's own only, and not more than a row holds: they are not
+    signed, and whoever replays a call may add as many as they like."""
     kept: dict[str, str] = {}
     left = HEADERS_CHARACTERS
     for name, value in headers.items():
-        size = len(name) + len(value)
-        if size <= left:
-            left -= size
-            kept[name] = _without_keys(name.lower(), value)
+        shown = value if is_senders(name, value) else "***"
+        left -= len(name) + len(shown)
+        if left >= 0:
+            kept[name] = shown
     return kept
-
-
-def _without_keys(name: str, value: str) -> str:
-    """The front end repeats the address, and with it our function key, in headers of its own; a gateway may sign in."""
-    is_signature = value.lower().startswith("signature ")
-    if name in KEYS or value.lower().startswith("bearer ") or (name == "authorization" and not is_signature):
-        return "***"
-    return _KEY_IN_ADDRESS.sub(r"\1***", value)

@@ -55,6 +55,7 @@ class Signs:
         self._clock = clock
         self._lock = Lock()
         self._stored: dict[str, list[tuple[datetime, Kind, str]]] = {}
+        self._newest: dict[tuple[str, Kind], datetime] = {}
 
     def well(self, part: str, says: str = "", *, at_utc: datetime | None = None) -> None:
         """Note that the part did its work, at `at_utc` or now."""
@@ -77,7 +78,7 @@ class Signs:
         return self._read("")
 
     def _note(self, part: str, kind: Kind, outcome: Outcome) -> None:
-        if not self._is_news(part, kind, outcome.says):
+        if not self._is_news(part, kind, outcome):
             return
         try:
             self._store(part, kind, outcome)
@@ -88,10 +89,13 @@ class Signs:
         stored = columns({"says": outcome.says, "facts": outcome.facts, "at": outcome.at_utc.isoformat()})
         self._table.upsert(Row(PARTITION, f"{part}_{kind}", stored))
 
-    def _is_news(self, part: str, kind: Kind, says: str) -> bool:
-        """Whether it differs from what was stored last, and not too many failures were stored in the last minute."""
-        now = self._clock()
+    def _is_news(self, part: str, kind: Kind, outcome: Outcome) -> bool:
+        """Whether it differs from what was stored last, is no older, and not too many failures were stored lately."""
+        now, says = self._clock(), outcome.says
         with self._lock:
+            if outcome.at_utc < self._newest.get((part, kind), outcome.at_utc):
+                return False  # a message that comes back says when it was sent first
+            self._newest[part, kind] = outcome.at_utc
             recent = [each for each in self._stored.get(part, []) if now - each[0] < BUSY]
             is_news = not (recent and recent[-1][1:] == (kind, says))
             if kind == "failed" and sum(each[1] == "failed" for each in recent) >= FAILURES_A_MINUTE:

@@ -75,7 +75,7 @@ def test_no_key_is_kept(table: Table, clock: VirtualClock) -> None:
         "Authorization": "***",
         "X-Functions-Key": "***",
         "Cookie": "***",
-        "x-original-url": "/api/webhook_receiver?code=***&x=1",
+        "x-original-url": "***",
         "x-ms-signature": "Signature abc",
     }
 
@@ -102,6 +102,7 @@ def test_a_captured_call_is_kept_for_a_day_and_then_deleted(table: Table, clock:
     assert [kept.event for kept in captures.list()] == ["kept for longer"]
 
     captures.put("new", {}, b"3", digest="3" * 64)
+    captures.purge()
 
     assert [kept.event for kept in captures.list()] == ["new", "kept for longer"]
     assert len(table.query(PARTITION)) == 2

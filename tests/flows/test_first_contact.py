@@ -41,8 +41,8 @@ def test_before_anything_came_it_says_how_to_go_on(
 ) -> None:
     found = report(make())
 
-    assert len(found) == 1 + 9
-    assert "0 calls were kept" in found[""]
+    assert len(found) == 1 + 10
+    assert "0 calls are kept" in found[""]
     assert "set CAPTURE_EVENTS=true and have a test event sent" in found["The signing certificate"]
     assert "edit a referral" in found["Where events say that the referral is"]
 
@@ -113,7 +113,18 @@ def test_a_form_of_address_that_is_not_read_is_to_be_reported(
     world = make()
     assert world.simulators.webhooks.forge("resource-uri-without-guid").status == 200
 
-    assert "report these forms" in report(world)["Where events say that the referral is"]
+    world.simulators.webhooks.dispatcher.queue({"EventName": "test-created", "ResourceName": "test"})
+    world.settle()
+
+    found = report(world)
+
+    assert "report these forms" in found["Where events say that the referral is"]
+    assert "does not end in /referrals/<id>" in found["Genuine calls that nobody can read"]
+    assert '"EventName":"referral-updated"' in found["Genuine calls that nobody can read"]
+    (failure,) = world.services.failures.list()
+    assert main(["dismiss", "pc_unknown"], world.services) == 1
+    assert main(["dismiss", failure.deal], world.services) == 0
+    assert world.services.failures.list() == ()
 
 
 def test_how_none_is_said_is_told(make: Callable[..., World], report: Callable[[World], dict[str, str]]) -> None:

@@ -129,6 +129,7 @@ def test_a_test_event_that_fails_is_an_exit_code(
         (["--app", HOST, "--key", "wrong"], "answered 401: is --key a key of the app?"),
         (["--app", f"{HOST}/elsewhere", "--key", "key"], "answered 404: is --app the app's address?"),
         (["--app", "https://no-such-host.invalid", "--key", "key"], "gave no answer: "),
+        (["--app", "http://cosell.example", "--key", "key"], "--app must begin with https://, for example"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(

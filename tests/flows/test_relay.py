@@ -422,12 +422,12 @@ class Hanging:
         self._until = until
         self._real_call = call.call
 
-    def call(self, session: requests.Session, url: str, request: RelayRequest) -> str:
+    def call(self, session: requests.Session, url: str, request: RelayRequest) -> call.Trouble | None:
         if url != DEAD:
             return self._real_call(session, url, request)
         self.calls += 1
         eventually(self._until, "the living listener gets everything meanwhile")
-        return "it did not answer"
+        return call.Trouble("it did not answer")
 
 
 def take_off(world: World) -> list[bytes]:
@@ -476,9 +476,10 @@ def test_one_that_is_no_longer_configured_gets_nothing_and_is_forgotten(
             "http://other.example/hook?code=*** must begin with https://",
         ),
         ("nonsense", "is not a plain address"),
+        (f"{LIVING},{LIVING}1", "twice"),
     ],
 )
-def test_a_mistake_in_naming_listeners_stops_nothing_else(
+def test_a_mistake_in_naming_listeners_stops_nothing_else_and_loses_nothing(
     make_memory_world: Make, caplog: pytest.LogCaptureFixture, urls: str, problem: str
 ) -> None:
     world = make_memory_world(WEBHOOK_RELAY_URLS=urls)
@@ -487,11 +488,71 @@ def test_a_mistake_in_naming_listeners_stops_nothing_else(
     world.settle()
 
     assert world.record_of(referral["id"])
-    assert world.relays.length() == 0
+    assert world.relays.length() > 0, "what is to be passed on waits for the mistake to be mended"
     said = [record.problem for record in caplog.records if record.msg == "relay.misconfigured"]
     assert said
     assert problem in said[0]
     assert KEY not in said[0]
+
+
+def test_what_came_during_the_mistake_is_passed_on_after_it(make_memory_world: Make) -> None:
+    world = make_memory_world(WEBHOOK_RELAY_URLS="nonsense")
+    publish(world)
+    sent = deliver(world)
+    world.relay()
+
+    (listener,) = listen(world, LIVING)
+    world.settings["WEBHOOK_RELAY_URLS"] = LIVING
+    world.restart()
+    pass_time(world, 600)
+
+    assert listener.bodies == sent
+
+
+def test_what_waits_for_a_listener_gets_there_with_its_new_key(make_memory_world: Make) -> None:
+    world = make_memory_world(WEBHOOK_RELAY_URLS=LIVING.replace(KEY, "old"))
+    (listener,) = listen(world, LIVING)
+    publish(world, 3)
+    sent = deliver(world)
+    world.relay()
+    assert listener.bodies == []
+
+    world.settings["WEBHOOK_RELAY_URLS"] = LIVING
+    world.restart()
+    pass_time(world, 600)
+
+    assert sorted(listener.bodies) == sorted(sent)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 431])
+def test_a_call_that_a_listener_refuses_is_reported_and_holds_up_no_other(make_memory_world: Make, status: int) -> None:
+    world = make_memory_world(WEBHOOK_RELAY_URLS=LIVING)
+    (listener,) = listen(world, LIVING)
+    listener.faults.add("status", status=status)
+    publish(world, 3)
+    deliver(world)
+
+    world.relay()
+
+    assert len(listener.bodies) == 2
+    assert world.relays.length() == 0
+    (reported,) = world.services.failures.list()
+    assert f"refused an event, so that it is lost to it: it answered {status}" in reported.reason
+
+
+def test_the_longer_a_listener_is_dead_the_less_often_its_calls_are_looked_at(make_memory_world: Make) -> None:
+    world = make_memory_world(WEBHOOK_RELAY_URLS=DEAD)
+    publish(world)
+    deliver(world)
+    world.relay()
+    looked_at = 0
+
+    for _ in range(24 * 60):
+        world.advance(60)
+        looked_at += world.relay()
+
+    assert 24 <= looked_at < 60
+    assert world.relays.length() == 0
 
 
 def test_what_was_stored_before_the_mistake_is_passed_on_after_it(make_memory_world: Make) -> None:

@@ -63,7 +63,7 @@ def test_what_answers_in_front_of_the_app_is_told_by_its_status(
 
 def test_our_own_receiver_is_known_by_its_header(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answering, "status", 400)
-    monkeypatch.setattr(Answering, "name", "x-correlation-id")
+    monkeypatch.setattr(Answering, "name", "x-cosell-correlation-id")
 
     assert probe(f"http://127.0.0.1:{server.server_port}/api/webhook_receiver?code=secret") == ""
 

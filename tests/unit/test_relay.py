@@ -46,6 +46,10 @@ def test_the_senders_headers_are_passed_on_in_lower_case_and_marked() -> None:
         "X-ARR-ClientCert",
         "X-MS-CLIENT-PRINCIPAL",
         "X-MS-CLIENT-PRINCIPAL-NAME",
+        "X-MS-TOKEN-AAD-ACCESS-TOKEN",
+        "X-MS-AUTH-TOKEN",
+        "x-ms-original-url",
+        "Ocp-Apim-Subscription-Key",
         "traceparent",
     ],
 )
@@ -105,7 +109,11 @@ def test_the_id_of_a_listener_tells_its_host_and_no_key() -> None:
     assert not set(name) & set("/\\#?")
 
 
+def test_a_listener_is_the_same_with_another_key() -> None:
+    assert listener_id("https://a.example/x?code=1") == listener_id("https://A.example/x/?code=2")
+
+
 def test_two_listeners_on_one_host_have_ids_of_their_own() -> None:
-    urls = ["https://a.example/x", "https://a.example/y", "https://a.example/x?code=1"]
+    urls = ["https://a.example/x", "https://a.example/y", "https://a.example:8443/x"]
 
     assert len({listener_id(url) for url in urls}) == len(urls)
