@@ -18,6 +18,7 @@ from tests.flows.world import World
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "only(crm, why): the test is about this CRM; with others it is not collected")
     config.addinivalue_line("markers", "real_storage: the test wants real Storage whichever the CRM is")
+    config.addinivalue_line("markers", "memory_storage: Storage in memory is as good, unless the test is real_storage")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,7 +55,8 @@ def make_world(
 ) -> Iterator[Callable[..., World]]:
     """With real Storage for the first CRM. Storage knows no CRM: for the others its twin in memory is as good and ten
     times as quick, but for a few tests of each kind."""
-    is_real = crm == CRMS[0] or request.node.get_closest_marker("real_storage")
+    wants_real, wants_memory = map(request.node.get_closest_marker, ("real_storage", "memory_storage"))
+    is_real = wants_real or (crm == CRMS[0] and not wants_memory)
     yield from _makers(request.getfixturevalue("storage_connection") if is_real else None, crm, functions, monkeypatch)
 
 
