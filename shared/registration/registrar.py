@@ -120,18 +120,19 @@ class Registrar:
         """Make the registration right. `overwrite`: also when it is another receiver's, and drop surplus events.
 
         `webhook_url` None: what was registered last, if it is still there and WEBHOOK_URL has not changed since, else
-        WEBHOOK_URL. `test`: have a test event sent and follow it; None means after a change. Raises BadInput,
-        SettingsError and the errors of shared.errors.
+        WEBHOOK_URL. `test`: have a test event sent and follow it; None means after a change, or when something was
+        wrong. Raises BadInput, SettingsError and the errors of shared.errors.
         """
         given = self._checked_url(webhook_url)
         before = self._webhooks.registration()
         desired = Registration(given or self._desired_url(before), self._offered(events))
         keep_events = not overwrite or (self._may_relay and events is None)
+        was_wrong = self._record.is_wrong()
         outcome = self._settle(desired, before, overwrite=overwrite, keep_events=keep_events)
         changed = outcome.result in ("created", "updated")
-        if outcome.result != "refused" and (changed if test is None else test):
-            return replace(outcome, test=self._round_trip.make(outcome.actual))
-        return outcome
+        if outcome.result == "refused" or not (changed or was_wrong if test is None else test):
+            return outcome
+        return self._tested(outcome)
 
     def check(self) -> Outcome | None:
         """Compare, report what is wrong, and mend it if WEBHOOK_TAKE_BACK says so. Return what was changed.
@@ -181,9 +182,14 @@ class Registrar:
         wanted = replace(desired, webhook_url=own_url)
         outcome = self._settle(wanted, actual, overwrite=True, keep_events=self._may_relay)
         log.warning("registration.taken_back", extra={"explanation": outcome.explanation})
+        return self._tested(outcome)
+
+    def _tested(self, outcome: Outcome) -> Outcome:
         test = self._round_trip.make(outcome.actual)
-        if test.passed is False:
-            self._unreachable(test.explanation, desired)
+        if test.passed:
+            self._record.right(outcome.explanation)
+        elif test.passed is False:
+            self._unreachable(test.explanation, outcome.desired)
         return replace(outcome, test=test)
 
     def _unreachable(self, explanation: str, desired: Registration) -> None:
@@ -203,7 +209,6 @@ class Registrar:
             return Outcome("refused", self._foreign(before) if before else UNREADABLE, desired, before, before)
         wanted = _with_events_of(desired, before) if keep_events else desired
         if before and _same(wanted, before):
-            self._record.right("This was registered already; nothing was changed.")
             return Outcome("unchanged", "This was registered already; nothing was changed.", wanted, before, before)
         self._record.registering(wanted)
         self._webhooks.replace(wanted)

@@ -1038,3 +1038,31 @@ def test_without_a_list_of_events_what_was_registered_is_still_wanted(
 
     assert world.registrar(WEBHOOK_TAKE_BACK="true").check() is None
     assert failures_of(world) == []
+
+
+def test_registering_again_does_not_hide_that_nothing_gets_through(world: World) -> None:
+    world.registrar().register(test=False)
+    world.receiver_status = "401 Unauthorized"
+    world.registrar().check()
+
+    still = world.registrar().register()
+    assert still.result == "unchanged"
+    assert still.test is not None
+    assert still.test.passed is False
+    assert failures_of(world)
+
+    world.receiver_status = "200 OK"
+    world.clock.advance(60)
+    assert world.registrar().register().test == TestResult(
+        True, "Partner Center called this app and was answered (after 1 attempt)."
+    )
+    assert failures_of(world) == []
+
+
+def test_a_first_registration_whose_test_fails_is_reported(world: World) -> None:
+    world.receiver_status = "401 Unauthorized"
+
+    world.registrar().register()
+
+    assert world.signs.of("registration").fails
+    assert failures_of(world)
