@@ -217,8 +217,8 @@ class Registrar:
     def _changed(self, result: Result, words: str, desired: Registration, before: Registration | None) -> Outcome:
         if self._settings.webhook_url and desired.webhook_url != self._settings.webhook_url:
             words += (
-                " The setting WEBHOOK_URL names another address or key: set it to this one, so that the registration "
-                "can be taken back should it get lost."
+                " The setting WEBHOOK_URL names another address or key: once this one works, set it to this one, so "
+                "that the registration can be taken back should it get lost."
             )
         try:
             self._record.registered(f"registration.{result}", words, desired, before, self._settings.webhook_url)

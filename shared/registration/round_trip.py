@@ -120,9 +120,14 @@ NO_ANSWER = {
 }
 
 
+QUERY = re.compile(r"\?[^\s'\")]+")  # it may quote the address, and with it the key
+LONGEST_MESSAGE = 200
+
+
 def _no_answer(attempt: Attempt) -> str:
     known = (words for pattern, words in NO_ANSWER.items() if re.search(pattern, attempt.message, re.IGNORECASE))
-    return f"{next(known, 'could not reach the address')}, it says: {attempt.message or 'no reason'}"
+    said = QUERY.sub("?***", attempt.message) or "no reason"
+    return f"{next(known, 'could not reach the address')}, it says: {said[:LONGEST_MESSAGE]}"
 
 
 STATUS_NAMES = {status.phrase.replace(" ", "").lower(): status.value for status in HTTPStatus}

@@ -803,7 +803,7 @@ def test_a_new_key_or_address_takes_one_command(world: World) -> None:
 
     assert (renewed.result, moved.result) == ("updated", "updated")
     assert world.registered()[0] == MOVED
-    assert "set it to this one" in moved.explanation
+    assert "once this one works, set it to this one" in moved.explanation
     assert "Until now its events went to https://app.example.com/api/webhook_receiver?code=***" in moved.explanation
 
 
@@ -940,6 +940,7 @@ def test_a_refusal_that_the_receiver_noted_explains_the_test_event(world: World)
         ("Connection refused", "could not connect"),
         ("something new", "could not reach the address, it says: something new"),
         ("", "could not reach the address, it says: no reason"),
+        ("Connection refused: /api/webhook_receiver?code=own-key (x)", "refused: /api/webhook_receiver?*** (x)"),
     ],
 )
 def test_what_the_sender_says_without_an_answer_is_told_in_plain_words(said: str, words: str) -> None:
