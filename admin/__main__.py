@@ -17,6 +17,8 @@ def main(arguments: Sequence[str] | None = None, services: Services | None = Non
     given = parser.parse_args(arguments)
     if given.command == "replay" and bool(given.deals) == given.all:
         parser.error("replay: name deals, or say --all")
+    if getattr(given, "app", None) and not given.key:
+        parser.error("--app needs --key, a function key of the app: docs/deploy.md, step 7")
     if given.command == "registration" and given.keys and given.app:
         parser.error("--keys: the app tells no keys; run it without --app, with PARTNER_CENTER_... in the environment")
     try:
@@ -45,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
 
     register = subparsers.add_parser("register", help="register the webhook: anew, with a new key or address")
     register.add_argument("--webhook-url", metavar="URL", help="default: the setting WEBHOOK_URL")
-    register.add_argument("--events", metavar="NAME,NAME", help="default: the four referral events and test-created")
+    register.add_argument(
+        "--events",
+        metavar="NAME,NAME",
+        help="default: the four referral events and test-created; what is registered stays, unless --overwrite",
+    )
     register.add_argument("--overwrite", action="store_true", help="also when another receiver is registered")
     register.add_argument(
         "--test", action=argparse.BooleanOptionalAction, help="have a test event sent; default: after a change"

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from shared.errors import CosellError, NotFound
+from shared.errors import CosellError, NotFound, SettingsError
 from shared.events import DEFAULT_EVENTS, REFERRAL_EVENTS
 from shared.model import ticks
 from shared.services import Services
-from shared.settings import WebhookSettings
 from shared.store.captures import Capture
 from shared.store.signs import Outcome, Sign
 
@@ -74,9 +73,8 @@ class Evidence:
 def print_report(_: Namespace, services: Services) -> int:
     """`python -m admin first-contact`. Returns the exit code."""
     evidence = Evidence(services, services.captures.list())
-    if not services.settings(WebhookSettings).capture_events:
-        print("CAPTURE_EVENTS is not true here: the app keeps no calls unless it is set there.")
-    print(f"{len(evidence.captures)} calls are kept.")
+    hint = "" if evidence.captures else " Is CAPTURE_EVENTS=true set in the app?"
+    print(f"{len(evidence.captures)} calls are kept.{hint}")
     for number, (title, look) in enumerate(POINTS.items(), 1):
         finding = look(evidence)
         print(f"\n{number}. {title}", *(f"   {line}" for line in finding.seen), sep="\n")
@@ -210,6 +208,8 @@ def _answers(evidence: Evidence) -> Finding:
 
 
 def _who_registers(evidence: Evidence) -> Finding:
+    if isinstance(evidence.registration, SettingsError):
+        return Finding([f"not asked: {evidence.registration.problems[0]}"], "run it with the PARTNER_CENTER_ settings")
     if isinstance(evidence.registration, CosellError) and not isinstance(evidence.registration, NotFound):
         step = getattr(evidence.registration, "next_step", "")
         return Finding([f"refused: {evidence.registration}"], step or "look at the sign-in of the consenting user")
@@ -234,6 +234,8 @@ def _shared_slot(evidence: Evidence) -> Finding:
             [f"events of other tools come here too: {', '.join(sorted(others))}"],
             "name the tools that want them in WEBHOOK_RELAY_URLS",
         )
+    if isinstance(evidence.registration, CosellError):
+        return Finding(["no event of another tool; what is registered was not seen"])
     return Finding(["only the events of this app"])
 
 

@@ -30,7 +30,8 @@ def register(given: Namespace, services: Services) -> int:
         print(f"{said['result']}: {said['explanation']}")
         print(f"  before: {_registration(said['before'])}")
         print(f"  now:    {_registration(said['actual'])}")
-        print(f"  test event: {test['explanation'] if test else 'none was sent; --test has one sent'}")
+        if said["result"] != "refused":
+            print(f"  test event: {test['explanation'] if test else 'none was sent; --test has one sent'}")
     else:
         _print_problem(said)
     return 0 if status == 200 and not (test and test["passed"] is False) else 1
@@ -58,7 +59,7 @@ def _ask(method: str, wish: Any, given: Namespace, services: Services) -> tuple[
     if not given.app:
         body = json.dumps(wish).encode() if wish else b""
         return answer(method, body, lambda: registrar_of(services))
-    url = f"{given.app.rstrip('/')}/api/register_webhook"
+    url = f"{given.app.rstrip('/').removesuffix('/api')}/api/register_webhook"
     if wrong := problem(url):
         return 0, {"error": f"--app {wrong.partition(';')[0]}, for example https://<app>.azurewebsites.net"}
     try:
@@ -75,7 +76,7 @@ def _ask(method: str, wish: Any, given: Namespace, services: Services) -> tuple[
         hint = "is --key a key of the app?" if said.status_code == 401 else "is --app the app's address?"
         return said.status_code, {"error": f"{url} answered {said.status_code}: {hint}"}
     except requests.RequestException as failed:
-        return 0, {"error": f"{url} gave no answer: {type(failed).__name__}"}
+        return 0, {"error": f"{url} gave no answer ({type(failed).__name__}): is the address right, does the app run?"}
 
 
 def _registration(registration: dict[str, Any] | None) -> str:

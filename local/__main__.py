@@ -45,8 +45,18 @@ print(json.dumps(json.load(sys.stdin)["{opportunities}"], indent=2))'
 curl -sS --cacert $CA -X POST {partner_center}/_people/microsoft_creates_deal
 curl -sS --cacert $CA -X POST {partner_center}/_people/creates_lead
 
-# What is registered, and what it should be:
-curl -sS '{host}/api/register_webhook?code={key}'
+# What is registered, what it should be, and how the app is doing:
+{python} -m admin registration --app {host} --key {key}
+curl -sS '{host}/api/health?code={key}'
+
+# Another tool takes the registration; the daily check notices; the admin takes it back:
+curl -sS --cacert $CA {partner_center}/_people/another_tool_registers -d '{{"url": "https://other.example/hook"}}'
+curl -sS -H 'content-type: application/json' -d '{{"input": ""}}' '{host}/admin/functions/check_registration?code={key}'
+curl -sS '{host}/api/health?code={key}'
+{python} -m admin register --overwrite --app {host} --key {key}
+
+# What waits for a person (from this app's Storage):
+AzureWebJobsStorage='{storage}' {python} -m admin failures
 """
 
 
@@ -101,6 +111,7 @@ def _overview(stage: Stage) -> str:
         key=KEY,
         python=sys.executable,
         share=_command_to_share(stage),
+        storage=stage.settings["AzureWebJobsStorage"],
         opportunities=DESKS[stage.crm].opportunities_in,
         **stage.urls,
     )

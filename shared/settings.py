@@ -165,13 +165,16 @@ class RelaySettings(Group):
     @model_validator(mode="after")
     def _are_others(self) -> Self:
         places = [addresses.place(url) for url in self.urls]
-        for url in self.urls:
-            if places.count(addresses.place(url)) > 1:
-                raise ValueError(f"WEBHOOK_RELAY_URLS names {addresses.masked(url)} twice")
+        wrong = []
+        for url, place in zip(self.urls, places, strict=True):
             if problem := addresses.problem(url):
-                raise ValueError(f"WEBHOOK_RELAY_URLS: {addresses.masked(url)} {problem}")
-            if self.webhook_url and addresses.place(url) == addresses.place(self.webhook_url):
-                raise ValueError("WEBHOOK_RELAY_URLS names WEBHOOK_URL: calls passed on to ourselves would never end")
+                wrong.append(f"{addresses.masked(url)} {problem.partition(';')[0]}")
+            elif places.count(place) > 1:
+                wrong.append(f"{addresses.masked(url)} is named twice")
+            elif self.webhook_url and place == addresses.place(self.webhook_url):
+                wrong.append("it names WEBHOOK_URL: calls passed on to ourselves would never end")
+        if wrong:
+            raise ValueError(f"WEBHOOK_RELAY_URLS: {'; '.join(wrong)}")
         return self
 
 

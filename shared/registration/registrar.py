@@ -309,16 +309,18 @@ class Registrar:
         )
 
     def _is_relayed_to(self, registration: Registration) -> bool:
-        return place(registration.webhook_url) in map(place, self._relayed_to)
+        return registration.webhook_url in self._relayed_to
 
     def _now_sends(self, registration: Registration) -> str:
-        now = f"Partner Center now sends {_list(registration.events)} here."
+        now = f"Partner Center now sends {_list(registration.events)} to {masked(registration.webhook_url)}."
         return now if _lower(registration.events) & set(REFERRAL_EVENTS) else f"{now} {NOT_OFFERED}"
 
     def _replaced(self, wanted: Registration, before: Registration | None) -> str:
         now = self._now_sends(wanted)
-        if before is None or place(wanted.webhook_url) == place(before.webhook_url):
+        if before is None or wanted.webhook_url == before.webhook_url:
             return now
+        if place(wanted.webhook_url) == place(before.webhook_url):
+            return f"{now} The address is the same, its key is another."
         moved = f"{now} Until now its events went to {masked(before.webhook_url)}"
         if self._is_relayed_to(before):
             return f"{moved}, which goes on getting them: WEBHOOK_RELAY_URLS names it."

@@ -176,4 +176,4 @@ def test_calls_are_kept_only_while_the_setting_says_so(
     world.settle()
 
     assert world.services.captures.list() == ()
-    assert "CAPTURE_EVENTS is not true here" in report(world)[""]
+    assert "Is CAPTURE_EVENTS=true set in the app?" in report(world)[""]

@@ -128,7 +128,10 @@ def test_a_test_event_that_fails_is_an_exit_code(
         (["--webhook-url", "http://cosell.example/"], "must begin with https://"),
         (["--app", HOST, "--key", "wrong"], "answered 401: is --key a key of the app?"),
         (["--app", f"{HOST}/elsewhere", "--key", "key"], "answered 404: is --app the app's address?"),
-        (["--app", "https://no-such-host.invalid", "--key", "key"], "gave no answer: "),
+        (
+            ["--app", "https://no-such-host.invalid", "--key", "key"],
+            "gave no answer (ConnectionError): is the address right",
+        ),
         (["--app", "http://cosell.example", "--key", "key"], "--app must begin with https://, for example"),
     ],
 )

@@ -470,7 +470,7 @@ def test_one_that_is_no_longer_configured_gets_nothing_and_is_forgotten(
 @pytest.mark.parametrize(
     ("urls", "problem"),
     [
-        (WEBHOOK_URL, "names WEBHOOK_URL"),
+        (WEBHOOK_URL, "it names WEBHOOK_URL"),
         (
             f"{LIVING},http://other.example/hook?code={KEY}",
             "http://other.example/hook?code=*** must begin with https://",
