@@ -6,12 +6,7 @@ import pytest
 
 from shared.store.cursors import Cursor, Cursors
 from shared.store.tables import Stale
-from tests.contract.stores import IMPLEMENTATIONS, Store
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, storage_connection: str) -> Store:
-    return request.param(storage_connection)
+from tests.contract.stores import Store
 
 
 @pytest.fixture

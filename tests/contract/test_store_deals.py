@@ -18,22 +18,12 @@ from shared.errors import ClaimLost, Refused
 from shared.model import Intent, Link, RecordRef, Side
 from shared.store.audit import AuditEntry
 from shared.store.deals import CLAIM_S, Deals, deal_of_record, deal_of_referral
-from tests.contract.stores import IMPLEMENTATIONS, AzuriteStore, Store, VirtualClock
+from tests.contract.stores import AzuriteStore, Store, VirtualClock
 
 PARTNER_CENTER: frozenset[Side] = frozenset({"partner_center"})
 MICROSOFT: frozenset[Side] = frozenset({"microsoft"})
 CRM: frozenset[Side] = frozenset({"crm"})
 NONE: frozenset[Side] = frozenset()
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, storage_connection: str) -> Store:
-    return request.param(storage_connection)
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
 
 
 @pytest.fixture

@@ -8,17 +8,7 @@ from datetime import timedelta
 import pytest
 
 from shared.store.failures import Failure, Failures
-from tests.contract.stores import IMPLEMENTATIONS, Store, VirtualClock
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, storage_connection: str) -> Store:
-    return request.param(storage_connection)
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
+from tests.contract.stores import Store, VirtualClock
 
 
 @pytest.fixture

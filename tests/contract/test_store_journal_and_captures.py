@@ -9,17 +9,7 @@ import pytest
 from shared.store.captures import PARTITION, Captures
 from shared.store.journal import Entry, Journal
 from shared.store.tables import Table
-from tests.contract.stores import IMPLEMENTATIONS, Store, VirtualClock
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, storage_connection: str) -> Store:
-    return request.param(storage_connection)
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
+from tests.contract.stores import Store, VirtualClock
 
 
 @pytest.fixture

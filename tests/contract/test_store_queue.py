@@ -16,17 +16,12 @@ from shared.errors import Forbidden, Refused, Unavailable
 from shared.messages import SyncRequest
 from shared.settings import StorageSettings
 from shared.store.queue import PATIENCE, Queue, WorkQueue
-from tests.contract.stores import IMPLEMENTATIONS, AzuriteStore, Store, VirtualClock
+from tests.contract.stores import AzuriteStore, Store, VirtualClock
 from tests.memory_storage import MemoryQueue, Received
 
 REQUEST = SyncRequest(
     cause="webhook", referral_id="r1", version="2026-11-20T10:00:00.1234567Z", event="referral-updated"
 )
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, storage_connection: str) -> Store:
-    return request.param(storage_connection)
 
 
 @pytest.fixture

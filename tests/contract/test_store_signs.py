@@ -9,18 +9,8 @@ import pytest
 from shared.errors import Unavailable
 from shared.store.signs import FAILURES_A_MINUTE, Outcome, Sign, Signs
 from shared.store.tables import Table
-from tests.contract.stores import IMPLEMENTATIONS, Store, VirtualClock
+from tests.contract.stores import Store, VirtualClock
 from tests.memory_storage import MemoryTables
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, storage_connection: str) -> Store:
-    return request.param(storage_connection)
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
 
 
 @pytest.fixture

@@ -15,12 +15,7 @@ from shared import settings
 from shared.errors import Forbidden, Refused, Unavailable
 from shared.settings import StorageSettings
 from shared.store.tables import AlreadyThere, Row, Stale, Table, TableStorage, columns, document
-from tests.contract.stores import BRISK, IMPLEMENTATIONS, AzuriteStore, Store
-
-
-@pytest.fixture(params=IMPLEMENTATIONS)
-def store(request: pytest.FixtureRequest, storage_connection: str) -> Store:
-    return request.param(storage_connection)
+from tests.contract.stores import BRISK, AzuriteStore, Store
 
 
 @pytest.fixture
