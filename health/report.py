@@ -109,26 +109,37 @@ def _signs(services: Services) -> Mapping[str, Check]:
     }
 
 
-def _timer(sign: Sign, expression: str, now: datetime) -> Check:
-    last = sign.well.at_utc if sign.well else None
+def _last(sign: Sign) -> datetime | None:
+    return sign.well.at_utc if sign.well else None
+
+
+def _failing(sign: Sign, verdict: str = "attention") -> Check | None:
+    """None when the part did its work since it last failed."""
     if sign.failed and sign.fails:
-        return Check("attention", f"failed at {_time(sign.failed.at_utc)}: {sign.failed.says}", last)
+        return Check(verdict, f"failed at {_time(sign.failed.at_utc)}: {sign.failed.says}", _last(sign))
+    return None
+
+
+def _timer(sign: Sign, expression: str, now: datetime) -> Check:
+    if failing := _failing(sign):
+        return failing
     if not sign.well:
         return Check("attention", "has not run yet")
-    if is_overdue(expression, sign.well.at_utc, now):
+    last = sign.well.at_utc
+    if is_overdue(expression, last, now):
         return Check("attention", f"has not run in time; its schedule is {expression}", last)
     return Check("ok", sign.well.says or "runs", last)
 
 
 def _sign_in(sign: Sign) -> Check:
-    last = sign.well.at_utc if sign.well else None
-    if sign.failed and sign.fails:
-        return Check("down", f"failed at {_time(sign.failed.at_utc)}: {sign.failed.says}", last)
+    if failing := _failing(sign, "down"):
+        return failing
+    last = _last(sign)
     return Check("ok", "works", last) if last else Check("attention", "has not been tried yet")
 
 
 def _refresh_token(sign: Sign, now: datetime) -> Check:
-    last = sign.well.at_utc if sign.well else None
+    last = _last(sign)
     expires = last + REFRESH_TOKEN_LASTS if last else None
     until = f"; the stored one ends on {expires:%Y-%m-%d}" if expires else ""
     if sign.failed and sign.fails:
@@ -159,10 +170,8 @@ def _webhook(sign: Sign, now: datetime) -> Check:
 
 
 def _relay(sign: Sign) -> Check:
-    last = sign.well.at_utc if sign.well else None
-    if sign.failed and sign.fails:
-        return Check("attention", f"failed at {_time(sign.failed.at_utc)}: {sign.failed.says}", last)
-    return Check("ok", "works" if last else "nothing was passed on yet", last)
+    last = _last(sign)
+    return _failing(sign) or Check("ok", "works" if last else "nothing was passed on yet", last)
 
 
 def _relay_queue(services: Services) -> dict[str, Check]:

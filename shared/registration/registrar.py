@@ -255,8 +255,8 @@ class Registrar:
         return given
 
     def _offered(self, wanted: Sequence[str] | None, *, strict: bool = True) -> tuple[str, ...]:
-        """The wanted events in Partner Center's spelling. An account may lack some of the usual ones, which is told by
-        comparing desired and actual; an event that was asked for by name and does not exist is refused if `strict`."""
+        """The wanted events in Partner Center's spelling; None: the usual ones, of which an account may lack some. An
+        event that was asked for by name and does not exist is refused if `strict`, else left out."""
         offered = {event.lower(): event for event in self._webhooks.offered_events()}
         if wanted and not offered:
             return tuple(wanted)  # nothing can be said of them

@@ -1,6 +1,7 @@
 """Signs of life, in table CosellIndex: when each part of the app last did its work, and when and why it last could not.
 
-For whoever asks how the app is doing; nothing else depends on them, so a sign that cannot be stored is only logged.
+For whoever asks how the app is doing, so one that cannot be stored is only logged. The exception are facts that the
+registration goes by (`remember`).
 """
 
 from __future__ import annotations
