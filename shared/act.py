@@ -9,12 +9,17 @@ from shared.decide import Plan
 from shared.errors import Permanent
 from shared.work import Work
 from shared.write_record import update_record
-from shared.write_referral import invite_for_help, patch_referral
+from shared.write_referral import drop_invitation, invite_for_help, patch_referral
 
 
 def carry_out(work: Work, plan: Plan) -> bool:
     """Write what the plan says. Returns whether deciding again makes sense: a write may bring back a change."""
     link = work.link
+    if plan.invite and work.view.own is None:
+        # Whether it was Microsoft who brought the deal stands in the referral.
+        work.view.own = work.services.partner_center.get(link.referral_id)
+        work.view.refresh()
+        return True
     work.problems = [*work.view.unreadable.values(), *plan.problems, *work.refused.values()]
     work.held = bool(plan.held)
     for note in plan.notes:
@@ -22,8 +27,8 @@ def carry_out(work: Work, plan: Plan) -> bool:
     if plan.held:
         work.note(f"nothing is written: {plan.held}")
         return False
-    if not plan.invite and link.intent and link.intent.operation == "invite_microsoft":
-        link.intent = work.interrupted = None  # the seller wants no help any more
+    if not plan.invite and link.intent and link.intent.operation == "invite_microsoft" and drop_invitation(work):
+        return True  # what Microsoft's copy says has to be decided as well
     waiting = {*plan.to_partner_center, *plan.to_crm}
     settled = {name: pair for name, pair in plan.base.items() if name not in waiting}
     link.base = settled | {name: link.base[name] for name in waiting if name in link.base}

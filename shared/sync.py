@@ -21,7 +21,7 @@ from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
 from shared.work import Work
 from shared.write_record import convert, create_record, report
-from shared.write_referral import create_referral
+from shared.write_referral import create_referral, settle_create
 
 if TYPE_CHECKING:
     from shared.services import Services
@@ -195,6 +195,7 @@ def _read(work: Work, sides: frozenset[Side]) -> bool:
             raise
         if isinstance(gone, NotVisible) and not work.request.deleted:
             raise
+        settle_create(work)
         work.record_is_gone()
         return False
     return True

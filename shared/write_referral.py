@@ -48,6 +48,14 @@ def create_referral(work: Work) -> bool:
     return False
 
 
+def settle_create(work: Work) -> None:
+    """The record is gone: what an interrupted run has created for it stays, and is known. Raises Retryable while that
+    may still come to light."""
+    if found := _found_after_crash(work):
+        _take(work, found)
+    work.link.intent = work.interrupted = None
+
+
 def invite_for_help(work: Work, plan: Plan) -> None:  # noqa: ARG001
     """Help was chosen for a deal that Microsoft does not have yet: invite Microsoft now."""
     field, crm = work.view.table.assistance, work.view.crm
@@ -57,6 +65,16 @@ def invite_for_help(work: Work, plan: Plan) -> None:  # noqa: ARG001
         work.link.intent = Intent("invite_microsoft", work.services.clock())
     _invite(work, code)
     work.link.base[field.name] = [code, crm[field.name]]
+
+
+def drop_invitation(work: Work) -> bool:
+    """Microsoft is not to be invited any more. Returns whether an interrupted run did it already: then it stays."""
+    theirs = _invited_before_crash(work)
+    work.link.intent = work.interrupted = None
+    if theirs:
+        _take_microsofts(work, theirs)
+        work.note("Microsoft was invited by a run that did not finish")
+    return theirs is not None
 
 
 def patch_referral(work: Work, plan: Plan) -> None:
@@ -103,22 +121,32 @@ def _invite(work: Work, assistance_code: str) -> None:
     """Create Microsoft's copy in our engagement, or find the one an interrupted run created."""
     view, link, partner_center = work.view, work.link, work.services.partner_center
     view.own = view.own or partner_center.get(link.referral_id)
-    theirs = None
-    if work.interrupted and work.interrupted.operation == "invite_microsoft":
-        engagement = partner_center.engagement(link.engagement_id)
-        theirs = next((row for row in engagement if row.is_microsofts), None)
-        if theirs is None:
-            _wait_for(work.interrupted, work)
+    theirs = _invited_before_crash(work)
     if theirs is None:
         work.started("microsoft", "invite Microsoft", {"help": [None, assistance_code]})
         theirs = _create(work, invitation(view.own.document, assistance_code))
-    view.microsoft = theirs
-    link.microsoft_referral_id = theirs.id.lower()
-    link.intent = work.interrupted = None
-    view.refresh()
-    work.services.deals.point(link)
+    _take_microsofts(work, theirs)
     work.said.append("Invited Microsoft")
     work.done("microsoft", "invite Microsoft", {"help": [None, assistance_code]}, after=theirs.etag)
+
+
+def _take_microsofts(work: Work, theirs: Referral) -> None:
+    work.view.microsoft = theirs
+    work.link.microsoft_referral_id = theirs.id.lower()
+    work.link.intent = work.interrupted = None
+    work.view.refresh()
+    work.services.deals.point(work.link)
+
+
+def _invited_before_crash(work: Work) -> Referral | None:
+    """Return Microsoft's copy if an interrupted run created it. Raises Retryable while it may still show."""
+    if work.interrupted is None or work.interrupted.operation != "invite_microsoft":
+        return None
+    engagement = work.services.partner_center.engagement(work.link.engagement_id)
+    theirs = next((row for row in engagement if row.is_microsofts), None)
+    if theirs is None:
+        _wait_for(work.interrupted, work)
+    return theirs
 
 
 def _create(work: Work, document: Mapping[str, Any]) -> Referral:

@@ -7,6 +7,7 @@ https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-ser
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -181,6 +182,8 @@ class MemoryQueue:
         self._messages: list[_Message] = []
         self._given_up: list[bytes] = []
         self._numbers = count(1)
+        self.sent = 0
+        """How many messages were ever stored."""
 
     def send(self, request: SyncRequest, delay_s: float = 0) -> None:
         body, delay_s = request.encode().encode(), min(ceil(delay_s), queue_storage.LONGEST_DELAY_S)
@@ -189,17 +192,18 @@ class MemoryQueue:
         if len(base64.b64encode(body)) > MESSAGE_BYTES:
             raise _refused_message(f"a message of {len(body):,} bytes", "RequestBodyTooLarge")
         with self._lock:
+            self.sent += 1
             self._messages.append(_Message(body, self._later(delay_s), next(self._numbers)))
 
-    def receive(self, visibility_s: float) -> list[Received]:
+    def receive(self, visibility_s: float, at_most: int = MESSAGES_AT_ONCE) -> list[Received]:
         """Return what can be seen, first seen first, 32 at most, and hide it for `visibility_s`."""
         now = self._clock()
         with self._lock:
             seen = sorted((each.visible_at, each.number, each) for each in self._messages if each.visible_at <= now)
-            page = [each for _, _, each in seen[:MESSAGES_AT_ONCE]]
+            page = [each for _, _, each in seen[:at_most]]
             for message in page:
                 message.dequeue_count += 1
-                message.receipt = f"{message.number}-{message.dequeue_count}"
+                message.receipt = f"receipt {next(self._numbers)}"
                 message.visible_at = self._later(visibility_s)
             return [Received(each.body, each.dequeue_count, each.receipt) for each in page]
 
@@ -212,6 +216,18 @@ class MemoryQueue:
         """Move the message to the poison queue, as the host does after its last attempt. Raises LookupError."""
         with self._lock:
             self._given_up.append(self._take(receipt).body)
+
+    def shuffle(self, order: random.Random) -> None:
+        """Let what can be seen be handed out in another order: a queue promises none."""
+        with self._lock:
+            numbers = [message.number for message in self._messages]
+            order.shuffle(numbers)
+            for message, number in zip(self._messages, numbers, strict=True):
+                message.number = number
+
+    def next_visible(self) -> datetime | None:
+        """Return when the next message can be seen; None when there is none."""
+        return min((message.visible_at for message in self._messages), default=None)
 
     def given_up(self) -> list[bytes]:
         """Return what lies in the poison queue, oldest first."""

@@ -6,6 +6,7 @@ Knows which address stands for which system, and which app settings point the pr
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -47,12 +48,14 @@ class Simulators:
         print(simulators.settings())
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, clocks: Mapping[str, Clock] | None = None) -> None:
+        """`clocks`: of systems, by name, whose clocks differ from `clock`."""
         # heavy, and not every system is always wanted
         from local.simulators.dataverse import DataverseSimulator
         from local.simulators.salesforce import SalesforceSimulator
 
         self.clock = clock or Clock()
+        clocks = clocks or {}
         self.directory = tempfile.TemporaryDirectory(prefix="cosell-simulators-")
         self.pki = SigningPki(self.clock.now())
         self.trusted_roots_file = Path(self.directory.name) / "trusted-roots.pem"
@@ -62,10 +65,12 @@ class Simulators:
         self.entra = EntraSimulator(clock=self.clock)
         self.certificates = CertificateHost(self.pki, clock=self.clock)
         self.webhooks = WebhooksSimulator(self.entra, self.pki, certificate_base_url=REAL_URLS["certificates"])
-        self.partner_center = ReferralsSimulator(self.entra, publish=self.webhooks.publish)
+        self.partner_center = ReferralsSimulator(
+            self.entra, publish=self.webhooks.publish, clock=clocks.get("partner_center")
+        )
         self.people = People(self.partner_center, self.webhooks)
-        self.dataverse = DataverseSimulator(self.entra, origin=REAL_URLS["dataverse"], clock=self.clock)
-        self.salesforce = SalesforceSimulator(self.clock, origin=REAL_URLS["salesforce"])
+        self.dataverse = DataverseSimulator(self.entra, origin=REAL_URLS["dataverse"], clock=clocks.get("dataverse", self.clock))
+        self.salesforce = SalesforceSimulator(clocks.get("salesforce", self.clock), origin=REAL_URLS["salesforce"])
         self.listener = Listener(self.pki.leaf.certificate, self.clock)
         systems = (
             self.entra,

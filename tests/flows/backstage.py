@@ -45,7 +45,8 @@ class Call:
 def _calls_in(entry: LogEntry) -> list[Call]:
     """The calls that a request carried to its system, and how they ended."""
     asked = _calls(entry.method, entry.path, entry.request_body)
-    if not entry.path.endswith("/composite") or (entry.status or 400) >= 300:
+    spoilt = entry.fault in ("status", "garbage")  # the answer is not the system's own
+    if spoilt or not entry.path.endswith("/composite") or (entry.status or 400) >= 300:
         return [replace(call, status=entry.status) for call in asked]
     answers = json.loads(entry.response_body)["compositeResponse"]
     return [replace(call, status=each["httpStatusCode"]) for call, each in zip(asked, answers, strict=True)]

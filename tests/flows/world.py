@@ -37,7 +37,7 @@ from shared.store.cursors import Cursors
 from shared.store.deals import Deals, Story
 from shared.store.failures import Failures
 from shared.store.journal import Journal
-from shared.store.queue import Message, Queue, WorkQueue
+from shared.store.queue import Message, WorkQueue
 from shared.store.signs import Signs
 from shared.store.tables import Table, TableStorage
 from tests.flows.backstage import BACKSTAGES
@@ -133,10 +133,12 @@ class World:
         storage_connection: str | None,
         functions: list[Function],
         crm: str = "dynamics365",
+        simulators: Simulators | None = None,
         **settings: str,
     ) -> None:
         """`storage_connection` None: Storage in memory, whose tables and queues outlive a restart just the same."""
-        self.clock = Clock(frozen_at=START)
+        self.simulators = simulators or Simulators(Clock(frozen_at=START))
+        self.clock = self.simulators.clock
         self.name = f"flow{uuid4().hex[:20]}"
         self.tables: TableStorage | MemoryTables
         self.queue: PatientQueue | MemoryQueue
@@ -150,7 +152,6 @@ class World:
             self.tables, self.queue = MemoryTables(), MemoryQueue(self.clock.now)
             self.relays = MemoryQueue(self.clock.now)
         self.fuse = Fuse()
-        self.simulators = Simulators(self.clock)
         self.neighbours: dict[str, Simulator] = {}
         self.entra, self.pc, self.people = (
             self.simulators.entra,
@@ -184,20 +185,24 @@ class World:
         for address, system in self.neighbours.items():
             session.mount(address, InProcessAdapter(system))
         services = Services(self.settings, clock=self.clock.now, sleep=self.clock.advance, session=session)
-        deals = cast(Table, Fused(self.tables.table(f"{self.name}Deals"), "deals", self.fuse))
-        index = cast(Table, Fused(self.tables.table(f"{self.name}Index"), "index", self.fuse))
-        cursors = cast(Table, Fused(self.tables.table(f"{self.name}Cursors"), "cursors", self.fuse))
-        services.deals = Deals(deals, index, self.clock.now)  # type: ignore[misc]
-        services.failures = Failures(index, self.clock.now)  # type: ignore[misc]
+        self.connect(services, lambda target, name: Fused(target, name, self.fuse))
+        return services
+
+    def connect(self, services: Services, line: Callable[[Any, str], Any]) -> None:
+        """Give a process its Storage; `line` wraps each table and queue, so that something can happen on the way."""
+        deals: Table = line(self.tables.table(f"{self.name}Deals"), "deals")
+        index: Table = line(self.tables.table(f"{self.name}Index"), "index")
+        cursors: Table = line(self.tables.table(f"{self.name}Cursors"), "cursors")
+        services.deals = Deals(deals, index, services.clock)  # type: ignore[misc]
+        services.failures = Failures(index, services.clock)  # type: ignore[misc]
         services.cursors = Cursors(cursors)  # type: ignore[misc]
-        services.queue = cast(Queue, Fused(self.queue, "queue", self.fuse))  # type: ignore[misc]
-        services.relays = cast(Queue, Fused(self.relays, "relays", self.fuse))  # type: ignore[misc]
+        services.queue = line(self.queue, "queue")  # type: ignore[misc]
+        services.relays = line(self.relays, "relays")  # type: ignore[misc]
         # What is written for people only is no moment to die at: nothing the product does depends on it.
         for_people = cast(Table, self.tables.table(f"{self.name}Index"))
-        services.signs = Signs(for_people, self.clock.now)  # type: ignore[misc]
-        services.journal = Journal(for_people, self.clock.now)  # type: ignore[misc]
-        services.captures = Captures(for_people, self.clock.now)  # type: ignore[misc]
-        return services
+        services.signs = Signs(for_people, services.clock)  # type: ignore[misc]
+        services.journal = Journal(for_people, services.clock)  # type: ignore[misc]
+        services.captures = Captures(for_people, services.clock)  # type: ignore[misc]
 
     def neighbour(self, address: str, system: Simulator) -> None:
         """There is another system at `address`, which the product may call."""

@@ -1,0 +1,235 @@
+"""What must hold while a story is told, and what when everything is healed and the product had its time.
+
+The oracle is the people's ledger and what both systems hold, not the product's own idea of agreement.
+Names as in the literature: safety is checked at every step, convergence at rest (https://jepsen.io/consistency).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from shared.decide import decide
+from shared.messages import SyncRequest
+from shared.model import ALL_SIDES, Link, RecordRef
+from shared.view import View
+from tests.simulation import story as stories
+from tests.simulation.people import FIELDS, Deal, Row, token
+
+if TYPE_CHECKING:
+    from tests.simulation.story import Story
+
+IDLE_CYCLES = 2
+THOROUGH_CYCLES = 20
+
+
+def broken(invariant: str, words: str) -> Exception:
+    return stories.Broken(invariant, words)
+
+
+# ---------------------------------------------------------------- at every step
+
+
+def at_every_step(story: Story) -> None:
+    if story.cloud.receiver.broken:
+        raise broken("I1", story.cloud.receiver.broken[0])
+    _one_referral_per_record(story)
+
+
+def _one_referral_per_record(story: Story) -> None:
+    """A record has one referral, and an engagement one copy of Microsoft's."""
+    of_people = {deal.referral_id for deal in story.people.deals}
+    ours = Counter(row["externalReferenceId"] for row in story.cloud.referrals() if row["id"] not in of_people)
+    if several := [record for record, times in ours.items() if times > 1]:
+        raise broken("I3", f"record {several[0]} has {ours[several[0]]} referrals")
+    microsofts = Counter(r["engagementId"] for r in story.cloud.pc.referrals.values() if r["organizationId"] == "msft")
+    if several := [engagement for engagement, times in microsofts.items() if times > 1]:
+        raise broken("I3", f"engagement {several[0]} has {microsofts[several[0]]} copies of Microsoft's")
+
+
+# ---------------------------------------------------------------- at rest
+
+
+def at_rest(story: Story, *, thorough: bool) -> None:
+    at_every_step(story)
+    _drained(story)
+    _one_record_per_referral(story)
+    for deal in story.people.deals:
+        _deal_agrees(story, deal)
+    _writes_are_bounded(story)
+    _nothing_more_to_write(story, THOROUGH_CYCLES if thorough else IDLE_CYCLES)
+
+
+def _drained(story: Story) -> None:
+    if waiting := story.cloud.storage.length():
+        raise broken("L2", f"{waiting} messages are left in the queue")
+
+
+def _one_record_per_referral(story: Story) -> None:
+    cloud, people = story.cloud, story.people
+    made_by_people = {deal.record_id for deal in people.deals}
+    for kind, rows in (("opportunity", cloud.desk.opportunities()), ("lead", cloud.desk.leads())):
+        carried = Counter(row["referral_id"] for row in rows if row["referral_id"])
+        if several := [referral for referral, times in carried.items() if times > 1]:
+            raise broken("I3", f"referral {several[0]} has {carried[several[0]]} records of kind {kind}")
+        born_there = {deal.referral_id for deal in people.deals if deal.born != "crm"}
+        for row in rows:
+            if row["id"] not in made_by_people and row["referral_id"] not in born_there:
+                raise broken(
+                    "I3", f"nobody made {kind} {row['id']}, which carries {row['referral_id'] or 'no referral'}"
+                )
+    customers = Counter(row["name"] for row in cloud.desk.accounts())
+    if several := [name for name, times in customers.items() if times > 1]:
+        raise broken("I3", f"customer {several[0]} has {customers[several[0]]} accounts")
+
+
+def _link(story: Story, deal: Deal) -> Link | None:
+    deals = story.cloud.services.deals
+    if deal.referral_id:
+        key = deals.find(referral_id=deal.referral_id)
+    else:
+        key = deals.find(record=RecordRef(story.cloud.desk.opportunity, deal.record_id))
+    return deals.load(key) if key else None
+
+
+def _deal_agrees(story: Story, deal: Deal) -> None:
+    people = story.people
+    own, record, lead, link = people.referral(deal), people.opportunity(deal), people.lead(deal), _link(story, deal)
+    if link and (link.intent or link.claim or link.look_again):
+        raise broken("L2", f"{deal} is unfinished: intent {link.intent}, claim {link.claim!r}, marks {link.look_again}")
+    if link and link.failure:
+        _shows_its_failure(story, deal, link)
+        return
+    if deal.deleted:
+        if record and not _has_zombies(story):
+            raise broken("I9", f"{deal} was deleted, and is there again")
+        return
+    if record is None:
+        _has_no_record(deal, own, lead)
+        return
+    if own is None:
+        if record["sync_flag"] and record["state"] in ("open", "on_hold"):
+            raise broken("L1", f"{deal} is shared by its seller and has no referral")
+        return
+    if not record["sync_flag"]:
+        return  # the seller wants nothing written
+    _fields_agree(story, deal, own, record, link)
+    _states_agree(story, deal, own, record, link)
+    _product_agrees(story, deal, link)
+
+
+def _has_zombies(story: Story) -> bool:
+    """A run that stood still in the middle of a create for longer than its claim lasts does it all the same when it wakes
+    up: nothing on the other side can tell it from one that is quick. docs/architecture.md names this gap."""
+    return bool(story.cloud.injected["a run wakes up after its claim expired"])
+
+
+def _has_no_record(deal: Deal, own: dict[str, Any] | None, lead: Row | None) -> None:
+    if own is None or deal.born == "crm":
+        return
+    if deal.born == "lead" and own["status"] == "New" and lead is None:
+        raise broken("L1", f"{deal} waits for an answer and is no lead in the CRM")
+    if own["status"] == "Active" or (deal.born == "deal" and own["status"] == "New"):
+        raise broken("L1", f"{deal} is open in Partner Center and not in the CRM")
+
+
+def _shows_its_failure(story: Story, deal: Deal, link: Link) -> None:
+    waiting = {failure.deal: failure for failure in story.cloud.services.failures.list()}
+    if link.deal not in waiting:
+        raise broken("I7", f"{deal} failed and is not among the failures: {link.failure}")
+    if not waiting[link.deal].next_step:
+        raise broken("I7", f"{deal} failed without a next step: {link.failure}")
+
+
+def _fields_agree(story: Story, deal: Deal, own: dict[str, Any], record: Row, link: Link | None) -> None:
+    details = own["details"]
+    there = {"notes": details["notes"], "deal_value": details["dealValue"], "close_date": details["closingDateTime"]}
+    told = _told(story, link)
+    for name in FIELDS:
+        here_now, there_now = token(name, record[name]), token(name, there[name])
+        edits = [edit for edit in deal.edits if edit.field == name]
+        entered = {edit.value for edit in edits}
+        for where, value in (("the CRM", here_now), ("Partner Center", there_now)):
+            if value not in entered:
+                raise broken("I5", f"{name} of {deal} is {value!r} in {where}, which nobody entered")
+        last = edits[-1]
+        lost = [value for value in {here_now, there_now} if value != last.value]
+        if here_now != there_now and own["status"] != "Closed" and own["status"] != "New":
+            raise broken("L1", f"{name} of {deal} is {here_now!r} in the CRM and {there_now!r} in Partner Center")
+        if lost and last.value not in (here_now, there_now) and not last.taken_back and last.value not in told:
+            raise broken("I4", f"{name} of {deal} was last set to {last.value!r} ({last.side}), and is {lost}")
+
+
+def _told(story: Story, link: Link | None) -> str:
+    """All that the audit of a deal says in words."""
+    if link is None:
+        return ""
+    entries = story.cloud.services.deals.story(link.deal, limit=500).entries
+    return "\n".join(json.dumps([entry.notes, entry.fields], default=str) for entry in entries)
+
+
+STATES = {
+    ("New", "Pending"): {"on_hold", "open"},
+    ("New", "Received"): {"on_hold", "open"},
+    ("Active", "Accepted"): {"open", "on_hold"},
+    ("Closed", "Won"): {"won"},
+    ("Closed", "Lost"): {"lost"},
+    ("Closed", "Declined"): {"lost"},
+    ("Closed", "Expired"): {"lost"},
+}
+
+
+def _states_agree(story: Story, deal: Deal, own: dict[str, Any], record: Row, link: Link | None) -> None:
+    accepted = STATES[own["status"], own["substatus"]]
+    # What is closed in Partner Center is closed for good: a seller may go on all the same, and the audit says so.
+    went_on = own["status"] == "Closed" and deal.moves > 1 and "for good" in _told(story, link)
+    if record["state"] not in accepted and not went_on:
+        there = f"{own['status']}/{own['substatus']}"
+        raise broken("L1", f"{deal} is {there} in Partner Center, {record['state']} in the CRM")
+
+
+def _product_agrees(story: Story, deal: Deal, link: Link | None) -> None:
+    if link is None:
+        raise broken("L1", f"nothing knows {deal}")
+    view = View(story.cloud.services, link)
+    view.read(ALL_SIDES)
+    plan = decide(view.deal())
+    if plan.writes:
+        raise broken("L1", f"{deal} is not in agreement: {plan.to_crm} {plan.to_partner_center}")
+
+
+def _writes_are_bounded(story: Story) -> None:
+    """Writes follow from what people did: one to the other side and one that shows how it went, and what a deal begins with."""
+    writes = story.cloud.writes()
+    acts = story.acts
+    bound = 2 * acts + 6 * len(story.people.deals) + sum(story.cloud.injected.values())
+    if len(writes) > bound:
+        raise broken("I6", f"{len(writes)} writes for {acts} acts of people and {len(story.people.deals)} deals")
+
+
+def _nothing_more_to_write(story: Story, cycles: int) -> None:
+    cloud = story.cloud
+    cloud.forget_calls()
+    for deal in story.people.deals:
+        link = _link(story, deal)
+        if link and (link.referral_id or link.record):
+            record = link.record
+            cloud.services.queue.send(
+                SyncRequest(
+                    cause="operator",
+                    referral_id=link.referral_id or None,
+                    record_table=record.table if record and not link.referral_id else None,
+                    record_id=record.id if record and not link.referral_id else None,
+                )
+            )
+    first = cloud.instances[0]
+    for _ in range(cycles):
+        cloud.advance(60)
+        cloud.run_timer(first, "crm_poller")
+        cloud.run_timer(first, "reconciler")
+        cloud.deliver(first)
+        while cloud.run_worker_on(first):
+            pass
+        if writes := cloud.writes():
+            raise broken("I6", f"all was in agreement, and another look wrote {writes}")
