@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from dataclasses import field as member
 from typing import Any
 
-from shared.decide import EMPTY, Problem, incomplete, without_counterpart
+from shared.decide import EMPTY, incomplete, without_counterpart
 from shared.lenses import Unmapped, Value, at, put
 from shared.lifecycle import Lifecycle
 from shared.mapping import ASSISTANCE, CONSENT, Field, FieldMap, TableMap
 from shared.model import MICROSOFT
+from shared.problems import Problem
 
 
 @dataclass
