@@ -15,6 +15,7 @@ from shared.messages import SyncRequest
 from shared.model import ALL_SIDES, Intent, Link, Side
 from shared.problems import REASONS, Problem, reason_of
 from shared.store.audit import AuditEntry
+from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Work:
         self._keep_failure()
         if link.state != "tombstone":
             link.state = "failed" if self.problems else "active"
-        if not self._entries or self.notes:
+        if not self._entries or self.notes or self.problems:
             self._add("looked", notes=(*self.notes, *map(str, self.problems)))
         marks = self.services.deals.release(link, self._entries)
         self._entries, self.notes, self.said = [], [], []
@@ -157,6 +158,13 @@ class Work:
         elif not failure and (asked or link.failure):
             self.services.failures.clear(link.deal)
         link.failure = failure
+
+
+def nothing_waits(request: SyncRequest, services: Services) -> None:
+    """An operator asked for a deal that is none, or none any more: what was recorded of it is over."""
+    deal = deal_of_record(request.record) if request.record else deal_of_referral(request.referral_id or "")
+    known = services.deals.find(referral_id=request.referral_id, record=request.record)
+    services.failures.clear(known or deal)
 
 
 def problem_of(refusal: Permanent, table: TableMap) -> Problem:

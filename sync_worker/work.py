@@ -12,6 +12,7 @@ from shared.messages import SyncRequest
 from shared.problems import REASONS, Problem
 from shared.services import Services
 from shared.sync import fail_deal, sync_one
+from shared.work import nothing_waits
 
 FIRST_DELAY_S = 30
 LONGEST_DELAY_S = 3_600
@@ -36,6 +37,8 @@ def work_off(body: bytes, services: Services, *, redelivered: bool, sent_utc: da
     except SettingsError as wrong:
         _put_back(request, services, SETTINGS_DELAY_S, str(wrong), fields)
     else:
+        if outcome.result == "ignored" and request.cause == "operator":
+            nothing_waits(request, services)
         log.info("sync." + outcome.result, extra={**fields, "deal": outcome.deal, "why": outcome.why})
 
 

@@ -87,6 +87,10 @@ class Failures:
         """Forget the failure, if there is one."""
         self._table.delete(PARTITION, deal)
 
+    def get(self, deal: str) -> Failure | None:
+        row = self._table.get(PARTITION, deal)
+        return _failure(row) if row else None
+
     def list(self, limit: int | None = None) -> tuple[Failure, ...]:
         """Return what waits for a person, by deal key."""
         return tuple(map(_failure, self._table.query(PARTITION, limit=limit)))

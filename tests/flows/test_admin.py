@@ -52,9 +52,12 @@ def test_a_deal_by_its_key_is_looked_at_again(world: World) -> None:
 
 @only("dynamics365", why=WHATEVER_THE_CRM)
 def test_a_key_that_is_none_is_refused_and_nothing_is_sent(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["replay", "pc_1", "4711"], world.services) == 1
+    known = world.opportunity()
+    world.settle()
 
-    assert "'4711' is no deal" in capsys.readouterr().err
+    assert main(["replay", world.link_of(known).deal, "pc_1", "4711", "no/deal"], world.services) == 1
+
+    assert "No deal is known as 'pc_1', '4711', 'no/deal'. A deal is named by its key" in capsys.readouterr().err
     assert world.queue.length() == 0
 
 
