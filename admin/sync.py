@@ -91,7 +91,8 @@ def _request(services: Services, name: str) -> SyncRequest:
     why = ""
     for request in requests:
         try:
-            found = find_deal(request, services)
+            with services.unnoted():
+                found = find_deal(request, services)
         except NotFound:
             continue
         except Permanent:
@@ -105,7 +106,7 @@ def _request(services: Services, name: str) -> SyncRequest:
 def _plan(seen: Preview) -> list[str]:
     lines = [seen.deal or "no deal of ours"]
     for write in seen.writes:
-        is_new = write.operation.startswith(("create", "invite"))
+        is_new = write.operation.startswith("create")
         values = {name: pair[1] for name, pair in write.fields.items()}
         told = changes.created(values, seen.table) if is_new else changes.updated(write.fields, seen.table)
         lines += [f"  {changes.SIDES[write.side]}: would {write.operation}", *(f"    {line}" for line in told)]

@@ -23,14 +23,10 @@ from shared.problems import Problem
 
 @dataclass
 class NewReferral:
-    """The document to post, `help` (an assistance code, "" for none), and what keeps it from being posted.
-
-    `fields` has the canonical values in it by field name.
-    """
+    """The document to post, `help` (an assistance code, "" for none), and what keeps it from being posted."""
 
     document: dict[str, Any] = member(default_factory=dict)
     help: str = ""
-    fields: dict[str, Value] = member(default_factory=dict)
     problems: list[Problem] = member(default_factory=list)
 
     def lacking(self, unreadable: Iterable[Problem]) -> list[Problem]:
@@ -94,13 +90,19 @@ def new_referral(field_map: FieldMap, table: TableMap, crm: Mapping[str, Value])
                 new.problems.append(without_counterpart(field, "the CRM", unmapped))
                 continue
             if value not in EMPTY:
-                new.fields[field.name] = value
                 for pointer, raw in field.lens.write_partner_center(value).items():
                     put(new.document, pointer, raw)
     new.help = new.document.pop("inviteContext", {}).get("assistanceRequestCode") or ""
     new.problems += incomplete(table, crm, {"always", "co-sell"} if new.help else {"always"})
     _complete(field_map, new)
     return new
+
+
+def content(table: TableMap, document: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the canonical values, by field name, in a referral to create."""
+    sent = (each for each in table.fields if "create" in each.to_partner_center and not _is_lifecycle(each))
+    read = {field.name: field.lens.read_partner_center(document) for field in sent}
+    return {name: value for name, value in read.items() if value not in EMPTY}
 
 
 def invitation(own: Mapping[str, Any], assistance_code: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from shared.create import invitation, new_record, new_referral, table_of_record, why_unsent
-from shared.decide import Deal, Plan, decide
+from shared.create import content, invitation, new_record, new_referral, table_of_record, why_unsent
+from shared.decide import Change, Deal, Plan, decide
 from shared.errors import NotFound, NotVisible, Permanent
 from shared.find import Nothing, find_deal
 from shared.lenses import Value
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 TO_BE_MADE = "new"
 """Stands for the id of what is not there yet."""
+
+MICROSOFTS_COPY = {"organizationId": MICROSOFT, "team": []}
+"""Its sellers are named once it is accepted."""
+
+MADE = {"id": TO_BE_MADE, "engagementId": TO_BE_MADE}
 
 OWN_DEAL = {"status": "Active", "substatus": "Accepted"}
 """What a deal that a partner creates for itself is at once, whatever status it was sent with.
@@ -157,16 +162,20 @@ def _make_referral(view: View, seen: Preview) -> bool:
         return False
     if view.link.intent:
         seen.note("an earlier run did not finish: if it created the referral, that one is taken and none is created")
-    _add(seen, "partner_center", "create referral", new.fields)
-    made = {"id": TO_BE_MADE, "engagementId": TO_BE_MADE}
-    view.own = Referral(new.document | made | OWN_DEAL)
+    _add(seen, "partner_center", "create referral", content(view.table, new.document))
+    view.own = Referral(new.document | MADE | OWN_DEAL)
     if new.help:
-        _add(seen, "microsoft", "invite Microsoft", {"help": new.help})
-        view.microsoft = Referral(invitation(view.own.document, new.help) | made | {"organizationId": MICROSOFT})
-        view.link.microsoft_referral_id = TO_BE_MADE
+        _invite(view, new.help, seen)
     view.refresh()
     view.agree_on_base()
     return True
+
+
+def _invite(view: View, code: str, seen: Preview) -> None:
+    assert view.own is not None
+    _add(seen, "microsoft", "invite Microsoft", {"help": code})
+    view.microsoft = Referral(invitation(view.own.document, code) | MADE | MICROSOFTS_COPY)
+    view.link.microsoft_referral_id = TO_BE_MADE
 
 
 def _add(seen: Preview, side: Side, operation: str, created: Mapping[str, Value]) -> None:
@@ -185,37 +194,39 @@ def _play(deal: Deal, view: View, seen: Preview) -> Deal:
             seen.note(note)
         if plan.held or not plan.writes:
             break
-        _add_changes(plan, deal, view, seen)
-        deal = _written(deal, plan)
+        deal = _written(plan, deal, view, seen)
     return deal
 
 
-def _add_changes(plan: Plan, deal: Deal, view: View, seen: Preview) -> None:
+def _written(plan: Plan, deal: Deal, view: View, seen: Preview) -> Deal:
+    """Return the deal as it stands once the plan is carried out, in the order in which that is done."""
     assert view.link.record is not None
-    if plan.to_partner_center:
-        changes = {name: [change.before, change.after] for name, change in plan.to_partner_center.items()}
-        seen.writes.append(Write("partner_center", "update referral", changes))
+    sent = _add_changes("partner_center", "referral", plan.to_partner_center, seen)
+    deal = replace(deal, base=plan.base, partner_center={**deal.partner_center, **sent})
     if plan.invite:
-        _add(seen, "microsoft", "invite Microsoft", {"help": _help(deal)})
-    if plan.to_crm:
-        changes = {name: [change.before, change.after] for name, change in plan.to_crm.items()}
-        seen.writes.append(Write("crm", f"update {view.link.record.table}", changes))
+        deal = _invited(deal, view, seen)
+    return replace(deal, crm={**deal.crm, **_add_changes("crm", view.link.record.table, plan.to_crm, seen)})
 
 
-def _written(deal: Deal, plan: Plan) -> Deal:
-    base, assistance = dict(plan.base), deal.table.assistance
-    partner_center = {**deal.partner_center, **{name: each.after for name, each in plan.to_partner_center.items()}}
-    if plan.invite and assistance:
-        partner_center[assistance.name] = _help(deal)
-        base[assistance.name] = [_help(deal), deal.crm[assistance.name]]
-    crm = {**deal.crm, **{name: each.after for name, each in plan.to_crm.items()}}
-    return replace(deal, base=base, partner_center=partner_center, crm=crm, invited=deal.invited or plan.invite)
+def _add_changes(side: Side, what: str, changes: Mapping[str, Change], seen: Preview) -> dict[str, Value]:
+    """Returns the values that are there afterwards."""
+    if changes:
+        pairs = {name: [change.before, change.after] for name, change in changes.items()}
+        seen.writes.append(Write(side, f"update {what}", pairs))
+    return {name: change.after for name, change in changes.items()}
 
 
-def _help(deal: Deal) -> Value:
-    field = deal.table.assistance
-    assert field is not None
-    return field.lens.to_partner_center(deal.crm[field.name], field.lens.read_partner_center({}))
+def _invited(deal: Deal, view: View, seen: Preview) -> Deal:
+    """Microsoft's copy is there and says what it holds."""
+    assistance = deal.table.assistance
+    assert assistance is not None
+    here = deal.crm[assistance.name]
+    code = assistance.lens.to_partner_center(here, assistance.lens.read_partner_center({}))
+    _invite(view, code, seen)
+    theirs = view.partner_center_of(deal.table)
+    shown = {each.name: theirs[each.name] for each in deal.table.fields if each.copy != "own"}
+    base = {**deal.base, assistance.name: [code, here]}
+    return replace(deal, base=base, partner_center={**deal.partner_center, **shown}, invited=True)
 
 
 def _follow_conversion(view: View, deal: Deal, seen: Preview) -> None:
