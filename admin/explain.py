@@ -23,7 +23,7 @@ PAGE = 200
 STATES = {
     "new": "new: nothing is settled yet",
     "active": "active: kept in agreement",
-    "failed": "failed: something waits for a person",
+    "failed": "failed: not all of it is in agreement",
     "tombstone": "over: the record was deleted, and the referral stays as it is",
 }
 CAUSES = {
@@ -32,6 +32,8 @@ CAUSES = {
     "sweep": "the sweep found it",
     "operator": "an operator asked",
 }
+
+UNFINISHED = "no outcome was recorded: the run died in it, or is still at it"
 
 _ENTRY = TypeAdapter(AuditEntry)
 
@@ -92,35 +94,36 @@ def _document(deal: str, link: Link | None, failure: Failure | None) -> dict[str
 def _run(run: Sequence[AuditEntry], link: Link | None, tables: Mapping[str, TableMap]) -> Iterator[str]:
     first = run[0]
     event = f" ({first.event})" if first.event else ""
-    yield f"{first.at_utc:%Y-%m-%d %H:%M:%S} UTC  {CAUSES[first.cause]}{event}, correlation id {first.correlation_id}"
+    yield f"{_second(first)} UTC  {CAUSES[first.cause]}{event}, correlation id {first.correlation_id}"
     notes = dict.fromkeys(note for entry in run for note in entry.notes)
     yield from (f"decided: {note}" for note in notes)
     begun: AuditEntry | None = None
-    for entry in run:
-        if begun and entry.phase != "looked":
-            yield from _write(begun, entry, link, tables)
-        if entry.phase == "done" and not begun:
-            yield from _write(entry, entry, link, tables)
-        if entry.phase == "failed":
-            yield f"answered: {entry.message}" + (f" (request id {entry.request_id})" if entry.request_id else "")
-        begun = entry if entry.phase == "started" else None if entry.phase != "looked" else begun
+    steps = [entry for entry in run if entry.phase != "looked"]
+    for entry in steps:
+        # A message that was put back goes on under the same correlation id, later.
+        at = f" at {_second(entry)}" if _second(entry) != _second(first) else ""
+        if entry.phase == "started":
+            if begun:
+                yield from _write(begun, UNFINISHED, link, tables)
+            begun = entry
+            continue
+        if entry.phase == "done":
+            version = f", version {entry.version_after}" if entry.version_after else ""
+            yield from _write(begun or entry, f"done{at}{version}", link, tables)
+        else:
+            if begun:
+                yield from _write(begun, "failed", link, tables)
+            answered = f"answered (request id {entry.request_id})" if entry.request_id else "went wrong"
+            yield f"{answered}{at}: {entry.message}"
+        begun = None
     if begun:
-        yield from _write(begun, None, link, tables)
-    if not notes and all(entry.phase == "looked" for entry in run):
+        yield from _write(begun, UNFINISHED, link, tables)
+    if not notes and not steps:
         yield "decided: both sides agree, nothing to write"
 
 
-def _write(
-    begun: AuditEntry, ended: AuditEntry | None, link: Link | None, tables: Mapping[str, TableMap]
-) -> Iterator[str]:
-    """`ended`: what came next, the outcome if it is about the same write."""
+def _write(begun: AuditEntry, outcome: str, link: Link | None, tables: Mapping[str, TableMap]) -> Iterator[str]:
     side = begun.side or "crm"
-    outcome = "no outcome was recorded: the run died in it, or is still at it"
-    if ended and ended.phase == "done":
-        version = f", version {ended.version_after}" if ended.version_after else ""
-        outcome = f"done{version}"
-    elif ended and ended.phase == "failed":
-        outcome = "not done"
     yield f"{changes.SIDES[side]}: {begun.operation}, {outcome}"
     kind, _, what = begun.operation.partition(" ")
     table = tables.get(what) or (tables.get(link.record.table) if link and link.record else None)
@@ -130,3 +133,7 @@ def _write(
     else:
         lines = changes.updated(begun.fields, table) or ["shows how things are, and which referral it is"]
     yield from (f"  {line}" for line in lines)
+
+
+def _second(entry: AuditEntry) -> str:
+    return f"{entry.at_utc:%Y-%m-%d %H:%M:%S}"

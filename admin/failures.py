@@ -68,7 +68,7 @@ def _paragraph(failure: Failure, reason: Reason, link: Link | None) -> str:
     lines = [
         *deals.ids(failure.deal, link),
         *(line for problem in problems for line in problem_lines(problem)),
-        f"since {_when(failure.since_utc)}; {failure.times} times, the last {_when(failure.last_utc)}",
+        f"since {_when(failure.since_utc)}, last {_when(failure.last_utc)}, times {failure.times}, "
         f"correlation id {failure.correlation_id or 'none'}",
     ]
     return "\n".join([f"  {deals.title(failure.deal, link)}", *(f"    {line}" for line in lines)])

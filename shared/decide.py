@@ -341,7 +341,7 @@ def without_counterpart(field: Field, sender: str, unmapped: Unmapped) -> Proble
     return Problem(
         field.label,
         f"{sender} holds {shown(unmapped.value)}, which has no counterpart",
-        "Choose a value that is accepted, or add this one to the field map",
+        "Choose a value that is accepted, or add this one to the field map and replay",
         "no-counterpart",
         unmapped.accepted,
     )

@@ -53,7 +53,8 @@ REASONS: Mapping[Reason, Kind] = {
     "permission": Kind("A right is missing", "Give the signed-in identity the right, then replay"),
     "not-found": Kind(
         "It is not there, or may not be seen",
-        "Let the signed-in identity see it, or restore it, then replay. It was deleted on purpose: dismiss the failure",
+        "Let the signed-in identity see it, or restore it, then replay. If it was deleted on purpose, python -m admin "
+        "dismiss takes it off the list",
     ),
     "waiting": Kind(
         "It waits for another system", "Mend what is named; it is tried again by itself, at once with a replay"
@@ -106,7 +107,8 @@ class Problem:
     @property
     def said(self) -> str:
         """What is wrong, without what to do about it."""
-        return f"{self.label}: {self.message}" if self.label else self.message
+        named = self.message.startswith(self.label)
+        return self.message if named else f"{self.label}: {self.message}"
 
     def __str__(self) -> str:
         accepted = f"Accepted: {self.accepted}" if self.accepted else ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from shared.errors import CosellError, Permanent, VersionConflict
+from shared.errors import CosellError, Permanent, RemoteError, VersionConflict
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.model import ALL_SIDES, Intent, Link, Side
@@ -141,7 +141,8 @@ class Work:
     def abandon(self, error: Exception) -> None:
         """Let go without having finished: versions stay as they were, so that the message is not taken for known."""
         self.link.unsettled = ALL_SIDES
-        self._add("failed", message=f"{type(error).__name__}: {error}")
+        request_id = error.request_id if isinstance(error, RemoteError) else ""
+        self._add("failed", message=f"{type(error).__name__}: {error}", request_id=request_id)
         try:
             while self.services.deals.release(self.link, self._entries):
                 self._entries = []
