@@ -22,7 +22,7 @@ from shared.model import MICROSOFT, Link, Record, RecordRef, Referral, Side
 from shared.problems import Problem
 from shared.sync import ROUNDS
 from shared.view import View
-from shared.work import problem_of
+from shared.work import deal_meant, problem_of
 from shared.write_record import lead_of_unfinished_run
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Write:
 
 @dataclass
 class Preview:
-    """`deal` is "" when it is none of ours. `notes` says in words what was decided; `held`: why nothing may be written.
+    """`deal` is "" when the message is about none of ours. `table`: the map of the record's table, None without one.
 
-    `table` is the map of the record's table, None when no record was found.
+    `notes` says in words what was decided, `held` why nothing may be written at all.
     """
 
     deal: str
@@ -81,7 +81,8 @@ def _preview(request: SyncRequest, services: Services) -> Preview:
     try:
         found = find_deal(request, services)
     except Permanent as refusal:
-        return Preview("", problems=[problem_of(refusal, View(services, Link("")).table)])
+        deal = deal_meant(request, services)
+        return Preview(deal, problems=[problem_of(refusal, View(services, Link(deal)).table)])
     if isinstance(found, Nothing):
         return Preview("", notes=[found.why])
     seen, link = Preview(found.deal), found.link or Link(found.deal)

@@ -163,9 +163,14 @@ class Work:
 
 def nothing_waits(request: SyncRequest, services: Services) -> None:
     """An operator asked for a deal that is none, or none any more: what was recorded of it is over."""
-    deal = deal_of_record(request.record) if request.record else deal_of_referral(request.referral_id or "")
-    known = services.deals.find(referral_id=request.referral_id, record=request.record)
-    services.failures.clear(known or deal)
+    services.failures.clear(deal_meant(request, services))
+
+
+def deal_meant(request: SyncRequest, services: Services) -> str:
+    """Return the key of the deal that a message names, known or not, without asking either side."""
+    return services.deals.find(referral_id=request.referral_id, record=request.record) or (
+        deal_of_record(request.record) if request.record else deal_of_referral(request.referral_id or "")
+    )
 
 
 def problem_of(refusal: Permanent, table: TableMap) -> Problem:

@@ -10,6 +10,7 @@ import pytest
 from admin import explain
 from admin.__main__ import main
 from shared.model import ALL_SIDES
+from shared.problems import Problem
 from tests.flows.crms import only
 from tests.flows.fuse import ProcessDied
 from tests.flows.test_failures import HELP, INTENT, REFUSAL
@@ -120,6 +121,19 @@ def test_only_deals_of_a_reason_are_replayed(world: World, capsys: pytest.Captur
 
     assert capsys.readouterr().out == f"1 deals will be looked at again.\n  {world.link_of(other).deal}\n"
     assert world.queue.length() == 1
+
+
+@only("dynamics365", why=WHATEVER_THE_CRM)
+def test_a_row_that_a_dead_run_left_behind_goes_with_a_replay(world: World) -> None:
+    """It died after the row was stored and before the link said so; the deal was mended before the next run."""
+    record_id = world.opportunity()
+    world.settle()
+    world.services.failures.put(world.link_of(record_id).deal, Problem("", "was wrong", "Mend it", "refused"))
+
+    main(["replay", "--all"], world.services)
+    world.settle()
+
+    assert world.services.failures.list() == ()
 
 
 # ---------------------------------------------------------------- which deal
