@@ -44,6 +44,8 @@ def _read(field: Field, raw: Mapping[str, Any], side: Side) -> Value:
         if side != "crm":
             is_sent = "create" in field.to_partner_center and not isinstance(field.lens, Lifecycle)
             return field.lens.read_partner_center(raw) if is_sent else None
+        if isinstance(field.lens, Lifecycle):  # of a state, more is read than is written
+            return next(({"state": row.state} for row in field.lens.states if row.write.items() <= raw.items()), None)
         columns = field.lens.columns
         return field.lens.read_crm({**dict.fromkeys(columns), **raw}) if raw.keys() & set(columns) else None
     except Unmapped as unmapped:  # the map has changed since

@@ -64,7 +64,7 @@ def meant(name: str) -> tuple[str, list[RecordRef]]:
     """Return the referral id ("" if it can be none) and the records that a name may stand for."""
     kind, _, rest = name.partition("_")
     if kind == "pc":
-        return rest, []
+        return (rest if GUID.fullmatch(rest) else ""), []
     if kind == "crm":
         table, _, id_ = rest.partition("_")
     else:

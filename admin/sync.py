@@ -83,10 +83,12 @@ def _request(services: Services, name: str) -> SyncRequest:
     if deal:
         return deals.request(services, deal)
     referral_id, records = deals.meant(name)
-    records = [record for record in records if ":" in name and record.table in services.field_map.tables]
+    names_a_table = ":" in name or name.startswith("crm_")
+    wanted = [each for each in records if names_a_table and each.table in services.field_map.tables]
+    found_records = filter(None, (services.crm.record_named(each.table, each.id) for each in wanted))
     requests = [
         *([SyncRequest(cause="operator", referral_id=referral_id)] if referral_id else []),
-        *(SyncRequest(cause="operator", record_table=each.table, record_id=each.id) for each in records),
+        *(SyncRequest(cause="operator", record_table=each.table, record_id=each.id) for each in found_records),
     ]
     why = ""
     for request in requests:
@@ -108,7 +110,7 @@ def _plan(seen: Preview) -> list[str]:
     for write in seen.writes:
         is_new = write.operation.startswith("create")
         values = {name: pair[1] for name, pair in write.fields.items()}
-        told = changes.created(values, seen.table) if is_new else changes.updated(write.fields, seen.table)
+        told = changes.created(values, write.table) if is_new else changes.updated(write.fields, write.table)
         lines += [f"  {changes.SIDES[write.side]}: would {write.operation}", *(f"    {line}" for line in told)]
     lines += [f"  decided: {note}" for note in seen.notes]
     lines += [f"  nothing would be written: {seen.held}"] * bool(seen.held)

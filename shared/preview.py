@@ -28,7 +28,10 @@ from shared.write_record import lead_of_unfinished_run
 if TYPE_CHECKING:
     from shared.services import Services
 
-TO_BE_MADE = "new"
+CRM_ID = "/externalReferenceId"
+"""Where a referral names its record."""
+
+TO_BE_MADE = "(new)"
 """Stands for the id of what is not there yet."""
 
 MICROSOFTS_COPY = {"organizationId": MICROSOFT, "team": []}
@@ -45,22 +48,22 @@ https://learn.microsoft.com/partner-center/developer/create-a-referral
 
 @dataclass(frozen=True)
 class Write:
-    """One write, in the words of the audit: `fields` maps a field's name to [before, after]."""
+    """One write, in the words of the audit: `fields` maps the name of a field of `table` to [before, after]."""
 
     side: Side
     operation: str
+    table: TableMap
     fields: Mapping[str, list[Value]]
 
 
 @dataclass
 class Preview:
-    """`deal` is "" when the message is about none of ours. `table`: the map of the record's table, None without one.
+    """`deal` is "" when the message is about none of ours.
 
     `notes` says in words what was decided, `held` why nothing may be written at all.
     """
 
     deal: str
-    table: TableMap | None = None
     writes: list[Write] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -107,7 +110,6 @@ def _look(view: View, seen: Preview) -> None:
     else:
         exists = bool(view.link.referral_id) or _make_referral(view, seen)
     if exists:
-        seen.table = view.table
         _follow_conversion(view, _play(view.deal(), view, seen), seen)
 
 
@@ -134,26 +136,30 @@ def _make_record(view: View, seen: Preview) -> bool:
     if isinstance(table, str):
         seen.note(table)
         return False
-    seen.table = table
     existing = services.crm.find_by_referral(table.table, own.id)
     if existing:
         seen.note(f"{existing.ref} names this referral already, so that it is taken and none is created")
         view.link.record, view.record = existing.ref, existing
+        view.refresh()
+        view.agree_on_base()
     else:
-        new = new_record(table, view.partner_center_of(table))
-        seen.problems = new.problems
-        _add(seen, "crm", f"create {table.table}", new.fields)
-        empty = {column: None for field in table.fields for column in field.lens.columns}
-        values = {**empty, **new.values, table.columns.sync_flag: True}
-        view.link.record = RecordRef(table.table, TO_BE_MADE)
-        view.record = Record(view.link.record, "", values)
-    view.refresh()
-    view.agree_on_base()
+        _create(view, table, seen)
     return True
 
 
+def _create(view: View, table: TableMap, seen: Preview) -> None:
+    new = new_record(table, view.partner_center_of(table))
+    _add(seen, "crm", f"create {table.table}", table, new.fields)
+    link = view.link
+    link.record, link.base = RecordRef(table.table, TO_BE_MADE), {}
+    view.record = Record(link.record, "", {table.columns.sync_flag: True})
+    view.refresh()
+    ids = {field.name: TO_BE_MADE for field in table.fields if CRM_ID in field.lens.pointers}
+    view.crm = {**view.crm, **new.fields, **ids}
+    view.agree_on_base()
+
+
 def _make_referral(view: View, seen: Preview) -> bool:
-    seen.table = view.table
     if why := why_unsent(view.table, view.crm, shared=view.is_shared):
         seen.note(why)
         return False
@@ -163,7 +169,7 @@ def _make_referral(view: View, seen: Preview) -> bool:
         return False
     if view.link.intent:
         seen.note("an earlier run did not finish: if it created the referral, that one is taken and none is created")
-    _add(seen, "partner_center", "create referral", content(view.table, new.document))
+    _add(seen, "partner_center", "create referral", view.table, content(view.table, new.document))
     view.own = Referral(new.document | MADE | OWN_DEAL)
     if new.help:
         _invite(view, new.help, seen)
@@ -174,13 +180,13 @@ def _make_referral(view: View, seen: Preview) -> bool:
 
 def _invite(view: View, code: str, seen: Preview) -> None:
     assert view.own is not None
-    _add(seen, "microsoft", "invite Microsoft", {"help": code})
+    _add(seen, "microsoft", "invite Microsoft", view.table, {"help": code})
     view.microsoft = Referral(invitation(view.own.document, code) | MADE | MICROSOFTS_COPY)
     view.link.microsoft_referral_id = TO_BE_MADE
 
 
-def _add(seen: Preview, side: Side, operation: str, created: Mapping[str, Value]) -> None:
-    seen.writes.append(Write(side, operation, {name: [None, value] for name, value in created.items()}))
+def _add(seen: Preview, side: Side, operation: str, table: TableMap, created: Mapping[str, Value]) -> None:
+    seen.writes.append(Write(side, operation, table, {name: [None, value] for name, value in created.items()}))
 
 
 # ------------------------------------------------------------ both are there
@@ -201,19 +207,18 @@ def _play(deal: Deal, view: View, seen: Preview) -> Deal:
 
 def _written(plan: Plan, deal: Deal, view: View, seen: Preview) -> Deal:
     """Return the deal as it stands once the plan is carried out, in the order in which that is done."""
-    assert view.link.record is not None
-    sent = _add_changes("partner_center", "referral", plan.to_partner_center, seen)
+    sent = _add_changes("partner_center", "referral", deal, plan.to_partner_center, seen)
     deal = replace(deal, base=plan.base, partner_center={**deal.partner_center, **sent})
     if plan.invite:
         deal = _invited(deal, view, seen)
-    return replace(deal, crm={**deal.crm, **_add_changes("crm", view.link.record.table, plan.to_crm, seen)})
+    return replace(deal, crm={**deal.crm, **_add_changes("crm", deal.table.table, deal, plan.to_crm, seen)})
 
 
-def _add_changes(side: Side, what: str, changes: Mapping[str, Change], seen: Preview) -> dict[str, Value]:
+def _add_changes(side: Side, what: str, deal: Deal, changes: Mapping[str, Change], seen: Preview) -> dict[str, Value]:
     """Returns the values that are there afterwards."""
     if changes:
         pairs = {name: [change.before, change.after] for name, change in changes.items()}
-        seen.writes.append(Write(side, f"update {what}", pairs))
+        seen.writes.append(Write(side, f"update {what}", deal.table, pairs))
     return {name: change.after for name, change in changes.items()}
 
 
@@ -241,5 +246,5 @@ def _follow_conversion(view: View, deal: Deal, seen: Preview) -> None:
         return
     table = view.services.field_map.tables[deal.table.converts_to]
     seen.note(f"{lead} was accepted and goes on as a new {table.table}")
-    new = new_record(table, {**view.partner_center_of(table), table.lifecycle.name: state})
-    _add(seen, "crm", f"create {table.table}", new.fields)
+    _create(view, table, seen)
+    _play(view.deal(), view, seen)
