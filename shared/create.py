@@ -8,16 +8,17 @@ https://learn.microsoft.com/partner-center/developer/create-a-referral
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as member
 from typing import Any
 
-from shared.decide import EMPTY, Problem, incomplete, without_counterpart
+from shared.decide import EMPTY, incomplete, without_counterpart
 from shared.lenses import Unmapped, Value, at, put
-from shared.lifecycle import Lifecycle
+from shared.lifecycle import Lifecycle, is_closed, is_writable
 from shared.mapping import ASSISTANCE, CONSENT, Field, FieldMap, TableMap
-from shared.model import MICROSOFT
+from shared.model import MICROSOFT, Referral
+from shared.problems import Problem
 
 
 @dataclass
@@ -28,13 +29,38 @@ class NewReferral:
     help: str = ""
     problems: list[Problem] = member(default_factory=list)
 
+    def lacking(self, unreadable: Iterable[Problem]) -> list[Problem]:
+        """Everything that is wrong. Of a field that cannot be read it is no news that it is empty."""
+        closed = {problem.label: problem for problem in unreadable}
+        return [*closed.values(), *(each for each in self.problems if each.label not in closed)]
+
 
 @dataclass
 class NewRecord:
-    """The mapped columns of a record to create, and what could not be carried over."""
+    """The mapped columns of a record to create, the canonical `fields` in them, and what could not be carried over."""
 
     values: dict[str, Any] = member(default_factory=dict)
+    fields: dict[str, Value] = member(default_factory=dict)
     problems: list[Problem] = member(default_factory=list)
+
+
+def table_of_record(field_map: FieldMap, own: Referral, state: Value) -> TableMap | str:
+    """Return the table that the record of a referral in this state belongs into, or in words why it gets none."""
+    if is_closed(state):
+        return f"the referral was closed as {state['state']} before it reached the CRM; nothing is created"
+    table = field_map.table_for(is_lead=own.is_lead and not is_writable(state))
+    return table or "leads are out of scope (scope.leads in the field map); nothing is created"
+
+
+def why_unsent(table: TableMap, crm: Mapping[str, Value], *, shared: bool) -> str:
+    """Return in words why a record gets no referral, "" if it gets one. `shared`: the seller's switch."""
+    if not shared:
+        return "Sync with Partner Center is No"
+    if table.converts_to:
+        return f"a {table.table} that was born in the CRM is not sent to Partner Center"
+    if crm[table.lifecycle.name]["state"] not in ("on_hold", "open"):
+        return "the record is closed; no referral is created"
+    return ""
 
 
 def new_record(table: TableMap, partner_center: Mapping[str, Value]) -> NewRecord:
@@ -47,6 +73,7 @@ def new_record(table: TableMap, partner_center: Mapping[str, Value]) -> NewRecor
                 value = field.lens.to_crm(partner_center[field.name], None if _is_lifecycle(field) else empty)
                 if value is not None and value not in EMPTY:
                     new.values |= field.lens.write_crm(value)
+                    new.fields[field.name] = value
             except Unmapped as unmapped:
                 new.problems.append(without_counterpart(field, "Partner Center", unmapped))
     return new
@@ -69,6 +96,13 @@ def new_referral(field_map: FieldMap, table: TableMap, crm: Mapping[str, Value])
     new.problems += incomplete(table, crm, {"always", "co-sell"} if new.help else {"always"})
     _complete(field_map, new)
     return new
+
+
+def content(table: TableMap, document: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the canonical values, by field name, in a referral to create."""
+    sent = (each for each in table.fields if "create" in each.to_partner_center and not _is_lifecycle(each))
+    read = {field.name: field.lens.read_partner_center(document) for field in sent}
+    return {name: value for name, value in read.items() if value not in EMPTY}
 
 
 def invitation(own: Mapping[str, Any], assistance_code: str) -> dict[str, Any]:

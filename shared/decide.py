@@ -17,6 +17,7 @@ from typing import Any
 from shared.lenses import PERSON_KEYS, Lens, People, Person, Unmapped, Value, Winner
 from shared.lifecycle import Lifecycle, is_closed, is_writable
 from shared.mapping import Field, TableMap
+from shared.problems import Problem
 
 SKEW = timedelta(minutes=2)
 """Two servers' clocks are only compared when they differ by more than this."""
@@ -70,18 +71,6 @@ class Change:
         except Unmapped:  # what stands there is not what we would write
             before = {}
         return {place: raw for place, raw in after.items() if place not in before or before[place] != raw}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something a person has to mend before this field can agree."""
-
-    label: str
-    message: str
-    next_step: str
-
-    def __str__(self) -> str:
-        return f"{self.label}: {self.message.rstrip('.')}. {self.next_step}"
 
 
 @dataclass
@@ -232,6 +221,7 @@ def _held(field: Field, partner_center: Value, crm: Value) -> Problem:
         field.label,
         f"changed on both sides: Partner Center has {shown(partner_center)}, the CRM {shown(crm)}",
         "Set both sides to the same value; the field map says that neither may win",
+        "conflict",
     )
 
 
@@ -241,6 +231,7 @@ def _closed_otherwise(field: Field, partner_center: Value, crm: Value) -> Proble
         field.label,
         f"the referral was closed as {partner_center['state']}, the record as {crm['state']}",
         "A referral stays closed; if it is right, reopen the record, and it will be closed like the referral",
+        "conflict",
     )
 
 
@@ -326,6 +317,7 @@ def _lacking(field: Field, parts: list[str]) -> Problem:
         field.label,
         f"lacks {', '.join(parts)}, and Partner Center needs it",
         "Fill it in, or choose somebody who has it, and save the opportunity",
+        "missing",
     )
 
 
@@ -337,7 +329,10 @@ def lacks(value: Value) -> bool:
 def missing(field: Field) -> Problem:
     """The problem of a field that Partner Center needs and the CRM has not filled."""
     return Problem(
-        field.label, "is empty, and Partner Center needs it", f"Fill in {field.label} and save the opportunity"
+        field.label,
+        "is empty, and Partner Center needs it",
+        f"Fill in {field.label} and save the opportunity",
+        "missing",
     )
 
 
@@ -346,7 +341,9 @@ def without_counterpart(field: Field, sender: str, unmapped: Unmapped) -> Proble
     return Problem(
         field.label,
         f"{sender} holds {shown(unmapped.value)}, which has no counterpart",
-        f"Known are {unmapped.accepted}: choose one of them, or add the value to the field map",
+        "Choose a value that is accepted, or add this one to the field map and replay",
+        "no-counterpart",
+        unmapped.accepted,
     )
 
 

@@ -12,8 +12,10 @@ CosellError
 `-- Permanent           repeating cannot help; a person acts, then replays
     |-- Refused             validation: the remote or our own rules name what is wrong
     |-- Forbidden           the signed-in identity lacks a right
-    `-- NotFound            the referral, record or row does not exist
-        `-- NotVisible          ... or may not be seen: the remote does not tell which
+    |-- NotFound            the referral, record or row does not exist
+    |   `-- NotVisible          ... or may not be seen: the remote does not tell which
+    |-- Overdue             what may succeed later has not for so long that a person is told
+    `-- GivenUp             something unexpected, each time it was tried
 """
 
 from __future__ import annotations
@@ -117,3 +119,11 @@ class NotFound(Permanent):
 
 class NotVisible(NotFound):
     """What was addressed does not exist, or may not be seen by us any more."""
+
+
+class Overdue(Permanent):
+    """What was put off again and again still waits. It goes on by itself; a person is told."""
+
+
+class GivenUp(Permanent):
+    """Something nobody thought of went wrong each time."""

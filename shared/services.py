@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,6 +73,7 @@ class Services:
         self.session = session
         self.sleep = sleep
         self.clock = clock
+        self._unnoted = False
 
     def settings(self, group: type[G]) -> G:
         """Return a group of settings. Raises SettingsError with all of the group's problems."""
@@ -132,6 +134,8 @@ class Services:
 
     def note(self, part: str, why: str = "") -> None:
         """Note that a part works or, if it does not, why. Without Storage there is nowhere to note it."""
+        if self._unnoted:
+            return
         try:
             signs = self.signs
         except SettingsError:
@@ -140,6 +144,15 @@ class Services:
             signs.failed(part, why)
         else:
             signs.well(part)
+
+    @contextmanager
+    def unnoted(self) -> Iterator[None]:
+        """Note nothing meanwhile: what only looks leaves no trace. A renewed refresh token is kept all the same."""
+        self._unnoted = True
+        try:
+            yield
+        finally:
+            self._unnoted = False
 
     @cached_property
     def journal(self) -> Journal:

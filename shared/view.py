@@ -11,11 +11,12 @@ from dataclasses import field as member
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from shared.decide import EMPTY, Deal, Problem, without_counterpart
+from shared.decide import EMPTY, Deal, without_counterpart
 from shared.find import Found
 from shared.lenses import Unmapped, Value
 from shared.mapping import Field, TableMap
 from shared.model import ALL_SIDES, Link, Record, Referral, Side, ticks
+from shared.problems import Problem
 
 if TYPE_CHECKING:
     from shared.services import Services
@@ -197,7 +198,7 @@ class View:
         places = {field.name: (field.label, field.lens.columns) for field in self.table.fields}
         places |= {column: (column, (column,)) for column in self.table.columns.optional}
         return {
-            name: Problem(label, f"{column} may not be read", why[column])
+            name: Problem(label, f"{column} may not be read", why[column], "permission")
             for name, (label, columns) in places.items()
             for column in columns
             if column in why

@@ -9,15 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from shared.decide import Problem
-from shared.errors import CosellError, Permanent, VersionConflict
+from shared.errors import CosellError, Permanent, RemoteError, VersionConflict
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.model import ALL_SIDES, Intent, Link, Side
+from shared.problems import REASONS, Problem, reason_of
 from shared.store.audit import AuditEntry
+from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
 
 if TYPE_CHECKING:
+    from shared.mapping import TableMap
     from shared.services import Services
 
 
@@ -63,24 +65,13 @@ class Work:
 
     def fail(self, refusal: Permanent) -> None:
         """Keep what a remote refused for a person to mend."""
-        self.problems.append(self._problem(refusal))
+        self.problems.append(problem_of(refusal, self.view.table))
         self._add("failed", message=str(refusal), request_id=refusal.request_id)
 
     def refuse(self, name: str, refusal: Permanent) -> None:
         """Go on without a field, or a column of our own, that the CRM does not take."""
         self.fail(refusal)
         self.refused[name] = self.problems[-1]
-
-    def _problem(self, refusal: Permanent) -> Problem:
-        """The refusal under the name that the field has in the CRM."""
-        # Of two fields with one place (our team, and Microsoft's that is only shown) the one that is sent counts.
-        fields = sorted(self.view.table.fields, key=lambda field: bool(field.to_partner_center))
-        labels = {place: field.label for field in fields for place in (*field.lens.columns, *field.lens.pointers)}
-        # Partner Center names fields without the leading slash.
-        named = labels.get(refusal.field) or labels.get(f"/{refusal.field}") if refusal.field else ""
-        where = named or refusal.field or refusal.remote
-        next_step = refusal.next_step or "Correct it on either side: any change to the deal tries again"
-        return Problem(where, str(refusal), next_step)
 
     def conflicted(self, conflict: VersionConflict) -> None:
         """A conditional write met a newer version: nothing was written, and everything is decided anew."""
@@ -141,7 +132,7 @@ class Work:
         self._keep_failure()
         if link.state != "tombstone":
             link.state = "failed" if self.problems else "active"
-        if not self._entries or self.notes:
+        if not self._entries or self.notes or self.problems:
             self._add("looked", notes=(*self.notes, *map(str, self.problems)))
         marks = self.services.deals.release(link, self._entries)
         self._entries, self.notes, self.said = [], [], []
@@ -150,7 +141,8 @@ class Work:
     def abandon(self, error: Exception) -> None:
         """Let go without having finished: versions stay as they were, so that the message is not taken for known."""
         self.link.unsettled = ALL_SIDES
-        self._add("failed", message=f"{type(error).__name__}: {error}")
+        request_id = error.request_id if isinstance(error, RemoteError) else ""
+        self._add("failed", message=f"{type(error).__name__}: {error}", request_id=request_id)
         try:
             while self.services.deals.release(self.link, self._entries):
                 self._entries = []
@@ -160,15 +152,34 @@ class Work:
 
     def _keep_failure(self) -> None:
         link, failure = self.link, self.failure
-        if failure and failure != link.failure:
-            first = self.problems[0]
-            self.services.failures.put(
-                link.deal,
-                failure,
-                next_step=first.next_step,
-                field=first.label,
-                correlation_id=self.request.correlation_id,
-            )
-        elif link.failure and not failure:
+        # Whoever asks for a deal sees how it is, even if a run died between the list and the link.
+        asked = self.request.cause == "operator"
+        if failure and (asked or failure != link.failure):
+            self.services.failures.put(link.deal, *self.problems, correlation_id=self.request.correlation_id)
+        elif not failure and (asked or link.failure):
             self.services.failures.clear(link.deal)
         link.failure = failure
+
+
+def nothing_waits(request: SyncRequest, services: Services) -> None:
+    """An operator asked for a deal that is none, or none any more: what was recorded of it is over."""
+    services.failures.clear(deal_meant(request, services))
+
+
+def deal_meant(request: SyncRequest, services: Services) -> str:
+    """Return the key of the deal that a message names, known or not, without asking either side."""
+    return services.deals.find(referral_id=request.referral_id, record=request.record) or (
+        deal_of_record(request.record) if request.record else deal_of_referral(request.referral_id or "")
+    )
+
+
+def problem_of(refusal: Permanent, table: TableMap) -> Problem:
+    """Return what a person has to mend, under the name that the field has in the CRM."""
+    # Of two fields with one place (our team, and Microsoft's that is only shown) the one that is sent counts.
+    fields = sorted(table.fields, key=lambda field: bool(field.to_partner_center))
+    labels = {place: field.label for field in fields for place in (*field.lens.columns, *field.lens.pointers)}
+    # Partner Center names fields without the leading slash.
+    named = labels.get(refusal.field) or labels.get(f"/{refusal.field}") if refusal.field else ""
+    reason = reason_of(refusal)
+    next_step = refusal.next_step or REASONS[reason].advice
+    return Problem(named or refusal.field or refusal.remote, str(refusal), next_step, reason)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shared.create import new_record
+from shared.create import new_record, table_of_record
 from shared.decide import Change, Plan
 from shared.errors import Forbidden, NotFound, NotVisible, Permanent, Refused
 from shared.lenses import Value, shortened
@@ -18,6 +18,9 @@ from shared.mapping import TableMap
 from shared.model import Record, Referral
 from shared.remote.crm import RelatedRow
 from shared.work import Work
+
+if TYPE_CHECKING:
+    from shared.services import Services
 
 AUDIT_TEXT_LENGTH = 8_000
 STATUS_LENGTH = 200
@@ -30,29 +33,26 @@ def create_record(work: Work) -> bool:
     own = view.own
     assert own is not None
     state = view.partner_center[view.table.lifecycle.name]
-    lead = _lead_of_unfinished_run(work, own, state)
+    lead = lead_of_unfinished_run(work.services, own, state)
     if lead:
         _create_in(work, lead, own)
         # As it was when the lead was made, so that what happened to the referral since is seen as a change.
         view.link.base[lead.lifecycle.name] = [{"state": "pending"}, view.crm[lead.lifecycle.name]]
         return True
-    if is_closed(state):
-        work.note(f"the referral was closed as {state['state']} before it reached the CRM; nothing is created")
-        return False
-    table = work.services.field_map.table_for(is_lead=own.is_lead and not is_writable(state))
-    if table is None:
-        work.note("leads are out of scope (scope.leads in the field map); nothing is created")
+    table = table_of_record(work.services.field_map, own, state)
+    if isinstance(table, str):
+        work.note(table)
         return False
     _create_in(work, table, own)
     return True
 
 
-def _lead_of_unfinished_run(work: Work, own: Referral, state: Value) -> TableMap | None:
+def lead_of_unfinished_run(services: Services, own: Referral, state: Value) -> TableMap | None:
     """The table of leads, if a run that did not finish made a lead of this referral before somebody answered it."""
-    leads = work.services.field_map.table_for(is_lead=True)
+    leads = services.field_map.table_for(is_lead=True)
     if leads is None or not own.is_lead or not (is_closed(state) or is_writable(state)):
         return None
-    return leads if work.services.crm.find_by_referral(leads.table, own.id) else None
+    return leads if services.crm.find_by_referral(leads.table, own.id) else None
 
 
 def convert(work: Work) -> None:

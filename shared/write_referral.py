@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from shared.create import invitation, new_referral
+from shared.create import invitation, new_referral, why_unsent
 from shared.decide import Plan
 from shared.errors import OutcomeUnknown, Permanent, Retryable
 from shared.model import Intent, Referral
@@ -25,27 +25,20 @@ any call lasts, so that a run which still waits for its answer is not taken for 
 def create_referral(work: Work) -> bool:
     """Create the referral of a record, and invite Microsoft if help was chosen. Returns whether there is one."""
     view, link = work.view, work.link
-    table = view.table
-    if not view.is_shared:
-        work.note("Sync with Partner Center is No")
-    elif table.converts_to:
-        work.note(f"a {table.table} that was born in the CRM is not sent to Partner Center")
-    elif view.crm[table.lifecycle.name]["state"] not in ("on_hold", "open"):
-        work.note("the record is closed; no referral is created")
-    else:
-        new = new_referral(work.services.field_map, table, view.crm)
-        # Of a field that cannot be read it is no news that it is empty.
-        closed = {problem.label: problem for problem in view.unreadable.values()}
-        work.problems = [*closed.values(), *(each for each in new.problems if each.label not in closed)]
-        if not new.problems:
-            _take(work, _found_after_crash(work) or _post(work, new.document))
-            link.intent = Intent("invite_microsoft", work.services.clock()) if new.help else None
-            work.save()
-            if new.help:
-                _invite(work, new.help)
-            view.agree_on_base()
-            return True
-    return False
+    if why := why_unsent(view.table, view.crm, shared=view.is_shared):
+        work.note(why)
+        return False
+    new = new_referral(work.services.field_map, view.table, view.crm)
+    work.problems = new.lacking(view.unreadable.values())
+    if new.problems:
+        return False
+    _take(work, _found_after_crash(work) or _post(work, new.document))
+    link.intent = Intent("invite_microsoft", work.services.clock()) if new.help else None
+    work.save()
+    if new.help:
+        _invite(work, new.help)
+    view.agree_on_base()
+    return True
 
 
 def settle_create(work: Work) -> None:

@@ -6,11 +6,13 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from shared.errors import Permanent, Retryable, SettingsError, Throttled
+from shared.errors import GivenUp, Overdue, Retryable, SettingsError, Throttled
 from shared.logs import log
 from shared.messages import SyncRequest
+from shared.problems import REASONS, Problem
 from shared.services import Services
 from shared.sync import fail_deal, sync_one
+from shared.work import nothing_waits
 
 FIRST_DELAY_S = 30
 LONGEST_DELAY_S = 3_600
@@ -30,12 +32,13 @@ def work_off(body: bytes, services: Services, *, redelivered: bool, sent_utc: da
     except Retryable as later:
         delay_s = later.retry_after_s if later.retry_after_s is not None else _backoff_s(request.deferrals)
         if request.deferrals + 1 == SHOWN_AFTER_DEFERRALS and not isinstance(later, Throttled):
-            waits = Permanent(str(later), next_step="It is tried again by itself; mend what the message names")
-            fail_deal(request, services, waits)
+            fail_deal(request, services, Overdue(str(later), remote=later.remote, request_id=later.request_id))
         _put_back(request, services, delay_s, str(later), fields)
     except SettingsError as wrong:
         _put_back(request, services, SETTINGS_DELAY_S, str(wrong), fields)
     else:
+        if outcome.result == "ignored" and request.cause == "operator":
+            nothing_waits(request, services)
         log.info("sync." + outcome.result, extra={**fields, "deal": outcome.deal, "why": outcome.why})
 
 
@@ -45,15 +48,12 @@ def give_up(body: bytes, services: Services) -> None:
         request = SyncRequest.model_validate_json(body)
     except ValidationError:
         log.exception("sync.unreadable_message")
-        services.failures.put(
-            "unreadable",
-            f"a message on the queue is no sync request: {body[:200]!r}",
-            next_step="Find out what else writes to the queue; no deal is affected",
-        )
+        says = f"a message on queue sync-requests is no sync request: {body[:200]!r}"
+        services.failures.put("unreadable", Problem("", says, REASONS["queue"].advice, "queue"))
         return
-    unexpected = Permanent(
+    unexpected = GivenUp(
         "something unexpected went wrong each time this deal was looked at",
-        next_step=f"Search the log for {request.correlation_id}; any change to the deal tries again",
+        next_step=f"Search the log for {request.correlation_id} and report it; a replay, or any change, tries again",
     )
     outcome = fail_deal(request, services, unexpected)
     log.error("sync.given_up", extra={"deal": outcome.deal, "correlation_id": request.correlation_id})

@@ -14,6 +14,7 @@ from threading import Lock
 
 from shared.errors import CosellError, SettingsError
 from shared.messages import SyncRequest
+from shared.problems import Problem
 from shared.relay import MARK, RelayRequest
 from shared.services import Services
 from shared.settings import RelaySettings, WebhookSettings
@@ -97,8 +98,12 @@ class Reception:
         self._services.captures.put(notification.event, headers, body, digest=digest, keep=KEEP_UNREADABLE)
         self._services.failures.put(
             f"event_{digest[:16]}",
-            f"a genuine event could not be understood: {notification.problem}",
-            next_step="report what python -m admin first-contact shows, then dismiss it; the sweep finds the deal",
+            Problem(
+                "",
+                f"a genuine event could not be understood: {notification.problem}",
+                "report what python -m admin first-contact shows, then dismiss it; the sweep finds the deal",
+                "event",
+            ),
             correlation_id=correlation_id,
         )
 

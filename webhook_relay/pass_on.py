@@ -13,6 +13,7 @@ from threading import Lock
 from shared.addresses import masked
 from shared.errors import SettingsError
 from shared.logs import log
+from shared.problems import REASONS, Problem
 from shared.relay import RelayRequest, listener_id, sign_of
 from shared.remote.direct import direct_session
 from shared.services import Services
@@ -147,8 +148,12 @@ def record_poison(body: bytes, services: Services) -> None:
         return
     services.failures.put(
         sign_of(request.listener or "all"),
-        "something unexpected went wrong each time an event was passed on",
-        next_step=f"Search the log for {request.correlation_id}; the event itself is lost to that listener",
+        Problem(
+            "",
+            "something unexpected went wrong each time an event was passed on",
+            f"Search the log for {request.correlation_id}, then dismiss it; the event itself is lost to that listener",
+            "relay",
+        ),
         correlation_id=request.correlation_id,
     )
     log.error("relay.poisoned", extra=_fields(request))
@@ -176,11 +181,8 @@ def _readable(body: bytes) -> RelayRequest | None:
 
 def _record_unreadable(body: bytes, services: Services) -> None:
     log.error("relay.unreadable_message", extra={"bytes": len(body)})
-    services.failures.put(
-        sign_of("unreadable"),
-        f"a message of {len(body)} bytes on queue webhook-relays is no call to pass on",
-        next_step="Find out what else writes to the queue; no deal is affected",
-    )
+    says = f"a message of {len(body)} bytes on queue webhook-relays is no call to pass on"
+    services.failures.put(sign_of("unreadable"), Problem("", says, REASONS["queue"].advice, "queue"))
 
 
 def _delay_s(attempts: int) -> float:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from shared.errors import CosellError
 from shared.logs import log
+from shared.problems import Problem
 from shared.services import Services
 
 ONCE_PER = timedelta(hours=1)
@@ -49,13 +50,13 @@ class Reports:
     def refused(self, why: str, correlation_id: str) -> None:
         """It will never take one event, though it takes others."""
         says = f"{self._shown} refused an event, so that it is lost to it: {why}"
+        # By a name of its own: it is not mended when the listener takes the next call.
+        key = f"{self._key}_refused"
 
         def report() -> None:
             self._services.journal.add("relay.refused", says)
-            # By a name of its own: it is not mended when the listener takes the next call.
-            self._services.failures.put(
-                f"{self._key}_refused", says, next_step=NEXT_STEP_REFUSED, correlation_id=correlation_id
-            )
+            problem = Problem("", says, f"{NEXT_STEP_REFUSED} {key}", "relay")
+            self._services.failures.put(key, problem, correlation_id=correlation_id)
 
         self._now_and_then("refused", report)
 
@@ -72,7 +73,7 @@ class Reports:
 
     def _for_a_person(self, reason: str, correlation_id: str) -> None:
         log.error("relay.listener_fails", extra={"listener": self._key, "why": reason})
-        self._services.failures.put(self._key, reason, next_step=NEXT_STEP, correlation_id=correlation_id)
+        self._services.failures.put(self._key, Problem("", reason, NEXT_STEP, "relay"), correlation_id=correlation_id)
         self._told.pop("is well", None)
 
     def _now_and_then(self, what: str, report: Callable[[], object]) -> None:

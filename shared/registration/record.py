@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from shared.addresses import masked, place
+from shared.problems import Problem
 from shared.remote.partner_center_webhooks import Registration, ValidationEvent
 from shared.store.failures import Failures
 from shared.store.journal import Entry, Journal
@@ -57,7 +58,7 @@ class Record:
         known = self._signs.of("registration")
         if not (known.fails and known.failed and known.failed.says == says):
             self._journal.add(event, says, **addresses)
-        self._failures.put(FAILURE, says, next_step=next_step)
+        self._failures.put(FAILURE, Problem("", says, next_step, "registration"))
         self._signs.failed("registration", says)
 
     def unknown(self, why: str) -> None:

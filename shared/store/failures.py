@@ -1,6 +1,7 @@
-"""Deals that wait for a person, in table CosellIndex: why, and what to do. Never repairs one.
+"""What waits for a person, in table CosellIndex: why, and what to do. Never repairs anything.
 
-A deal has one row, which goes once the deal is well.
+A deal has one row, which goes once the deal is well. What is no deal - the registration, a listener, an event - has one
+under a name of its own.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from shared.errors import Unavailable
+from shared.problems import Problem, Reason, is_reason
 from shared.store.tables import AlreadyThere, Row, Stale, Table, columns, document
 
 PARTITION = "failures"
@@ -20,19 +23,38 @@ ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Failure:
-    """`reason` and `next_step` in words; `field` is the column or JSON path complained about, if one was.
+    """`deal` is its key, or the name of what else fails; `problems` is never empty.
 
-    `since_utc` is the first of `times` failures in a row, `last_utc` the latest.
+    `since_utc` is the first of `times` failures in a row, `last_utc` the latest, `correlation_id` that of the latest.
     """
 
     deal: str
-    reason: str
-    next_step: str
-    field: str
+    problems: tuple[Problem, ...]
     correlation_id: str
     since_utc: datetime
     last_utc: datetime
     times: int
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        return tuple(dict.fromkeys(problem.reason for problem in self.problems))
+
+    @property
+    def reason(self) -> str:
+        """All that is wrong, in words."""
+        return " / ".join(problem.said for problem in self.problems)
+
+    @property
+    def next_step(self) -> str:
+        return self.problems[0].next_step
+
+    @property
+    def field(self) -> str:
+        return self.problems[0].label
+
+    @property
+    def accepted(self) -> str:
+        return self.problems[0].accepted
 
 
 _FAILURE = TypeAdapter(Failure)
@@ -43,10 +65,10 @@ class Failures:
         self._table = index_table
         self._clock = clock
 
-    def put(self, deal: str, reason: str, *, next_step: str = "", field: str = "", correlation_id: str = "") -> Failure:
+    def put(self, deal: str, *problems: Problem, correlation_id: str = "") -> Failure:
         """Record that the deal failed, once more if it had before."""
         now = self._clock()
-        latest = Failure(deal, reason, next_step, field, correlation_id, since_utc=now, last_utc=now, times=1)
+        latest = Failure(deal, problems, correlation_id, since_utc=now, last_utc=now, times=1)
         for _ in range(ATTEMPTS):
             row = self._table.get(PARTITION, deal)
             try:
@@ -65,8 +87,12 @@ class Failures:
         """Forget the failure, if there is one."""
         self._table.delete(PARTITION, deal)
 
+    def get(self, deal: str) -> Failure | None:
+        row = self._table.get(PARTITION, deal)
+        return _failure(row) if row else None
+
     def list(self, limit: int | None = None) -> tuple[Failure, ...]:
-        """Return the deals that wait for a person, by deal key."""
+        """Return what waits for a person, by deal key."""
         return tuple(map(_failure, self._table.query(PARTITION, limit=limit)))
 
 
@@ -75,4 +101,16 @@ def _row(failure: Failure, etag: str = "") -> Row:
 
 
 def _failure(row: Row) -> Failure:
-    return _FAILURE.validate_python(document(row.columns))
+    stored = document(row.columns)
+    stored["problems"] = [_known(problem) for problem in stored.get("problems") or [_of_earlier_release(stored)]]
+    return _FAILURE.validate_python(stored)
+
+
+def _of_earlier_release(stored: dict[str, Any]) -> dict[str, Any]:
+    """A row that says in words what is wrong, all in one, and has the next step of the first problem."""
+    return {"label": "", "message": stored["reason"], "next_step": stored["next_step"], "reason": "earlier"}
+
+
+def _known(problem: dict[str, Any]) -> dict[str, Any]:
+    """A later release may have known more reasons; its rows have to be readable after going back."""
+    return problem if is_reason(problem["reason"]) else {**problem, "reason": "earlier"}

@@ -154,7 +154,7 @@ def test_a_country_that_is_no_code_is_named_with_what_is_accepted(world: World) 
     assert world.pc.log.entries == []
     failure = assert_shown(world, record_id, "customer_country")
     assert "GERMANY" in failure.reason
-    assert "two-letter country codes" in failure.next_step
+    assert "two-letter country codes" in failure.accepted
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_choice_the_map_does_not_know_keeps_the_deal_in_the_crm(without_genera
     assert world.pc.log.entries == []
     failure = assert_shown(world, record_id, "help")
     assert str(world.desk.help_choices["GeneralOrOther"]) in failure.reason
-    assert str(world.desk.help_choices["PostSalesCustomerSuccess"]) in failure.next_step
+    assert str(world.desk.help_choices["PostSalesCustomerSuccess"]) in failure.accepted
     world.advance(60)
 
     edit(world, record_id, help="PostSalesCustomerSuccess")

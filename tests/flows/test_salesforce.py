@@ -389,7 +389,7 @@ def test_a_deal_in_another_currency_arrives_in_an_org_with_one_without_its_amoun
     assert record["deal_value"] is None
     failure = shown_failure(world, record["id"], "deal_value")
     assert "50000 EUR" in failure.reason
-    assert "amounts in USD" in failure.next_step
+    assert "amounts in USD" in failure.accepted
 
 
 def test_a_sellers_amount_replaces_one_in_a_currency_that_the_org_does_not_have(with_one_currency: World) -> None:

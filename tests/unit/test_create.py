@@ -217,7 +217,7 @@ def test_a_value_without_counterpart_keeps_the_referral_from_being_created(
     assert len(new.problems) == 1
     assert new.problems[0].label.endswith(label)
     assert value in new.problems[0].message
-    assert known in new.problems[0].next_step
+    assert known in new.problems[0].accepted
 
 
 # ---------------------------------------------------------------- the invitation

@@ -521,7 +521,7 @@ def test_a_value_without_counterpart_is_named_and_the_rest_goes_on() -> None:
     assert plan.base["help"] == [None, None]
     assert plan.problems[0].label == "How can Microsoft help?"
     assert plan.problems[0].message == "Partner Center holds “BrandNew”, which has no counterpart"
-    assert plan.problems[0].next_step.startswith("Known are WorkloadSpecificValueProposition, ")
+    assert plan.problems[0].accepted.startswith("WorkloadSpecificValueProposition, ")
 
 
 def test_solutions_that_do_not_fit_the_column_are_named_before_anything_is_written() -> None:
