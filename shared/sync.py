@@ -52,7 +52,9 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return _unreadable(request, services, refusal)
     if isinstance(found, Nothing):
         return Outcome("ignored", why=found.why)
-    if found.link and not found.microsoft and _is_known(found.link, request, held=_is_held(found.link, services)):
+    # Whoever holds the deal may be the dead run whose message this is: its marks would be nobody's.
+    held = not redelivered and _is_held(found.link, services)
+    if found.link and not found.microsoft and _is_known(found.link, request, held=held):
         return Outcome("coalesced", found.deal)
     if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
         return Outcome("ignored", found.deal, f"the field map has no table {found.link.record.table} any more")
@@ -80,9 +82,9 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
     return _finish(Work(services, request, View.of(services, link, found)), sides | link.look_again)
 
 
-def _is_held(link: Link, services: Services) -> bool:
+def _is_held(link: Link | None, services: Services) -> bool:
     """Whether somebody works on the deal, who will also look at what others have marked."""
-    return link.claim_until_utc is not None and link.claim_until_utc > services.clock()
+    return link is not None and link.claim_until_utc is not None and link.claim_until_utc > services.clock()
 
 
 def _is_known(link: Link, request: SyncRequest, *, held: bool = False) -> bool:

@@ -360,6 +360,45 @@ def _services_of_this_run(cloud: Cloud) -> Callable[[], Services]:
     return of_this_run
 
 
+class _Teller(logging.Handler):
+    """What the product says of its work becomes part of the story."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        super().__init__(logging.INFO)
+        self.cloud = cloud
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith(("sync.", "poll.failed", "invocation")):
+            if record.exc_info and record.exc_info[1]:
+                self.cloud.tell(f"    {type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
+            fields = (getattr(record, name, "") for name in ("deal", "why", "delay_s"))
+            if record.msg != "invocation":
+                self.cloud.tell(f"    {record.msg} {' '.join(str(field) for field in fields if field)}")
+
+
+@contextmanager
+def _telling(cloud: Cloud) -> Iterator[None]:
+    """The logs of the app and its host go into the story, and nowhere else: thousands of lines nobody would read."""
+    teller = _Teller(cloud)
+    loggers = [logging.getLogger(name) for name in ("cosell", "local.host")]
+    before = [(logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    others = {"shared", "webhook_receiver"}
+    levels = {name: logging.getLogger(name).level for name in others}
+    try:
+        for logger in loggers:
+            logger.handlers, logger.propagate = [teller], False
+            logger.setLevel(logging.INFO)
+        for name in others:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 @contextmanager
 def running(cloud: Cloud) -> Iterator[None]:
     """While this lasts, the app's functions run in this cloud."""
@@ -370,8 +409,6 @@ def running(cloud: Cloud) -> Iterator[None]:
         stack.enter_context(patch.object(receiver, "_built", one_per_process))
         stack.enter_context(patch("shared.remote.salesforce_related.Lock", Turns))
         stack.enter_context(patch("shared.remote.auth.Lock", Turns))
-        before = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)  # thousands of lines nobody reads; what happened is in the story
-        stack.callback(logging.disable, before)
+        stack.enter_context(_telling(cloud))
         yield
         cloud.tasks.clear()

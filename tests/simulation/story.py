@@ -53,6 +53,11 @@ class Story:
 
     # ------------------------------------------------------------ steps
 
+    def begin(self) -> None:
+        """The app is installed: each feed is read once."""
+        self.cloud.run_timer(self.cloud.instances[0], "reconciler")
+        self.cloud.run_timer(self.cloud.instances[0], "crm_poller")
+
     def take(self, step: Step) -> None:
         kind = STEPS[step.name]
         if kind.acts:
@@ -404,6 +409,7 @@ def tell(
         told = Told(taken, story.lines, story.cloud.injected)
         with running(story.cloud):
             try:
+                story.begin()
                 for step in steps:
                     taken.append(step)
                     story.take(step)
