@@ -31,7 +31,7 @@ from shared.messages import SyncRequest
 from shared.model import Link, RecordRef
 from shared.services import Services
 from shared.settings import StorageSettings, load
-from shared.store.audit import AuditEntry
+from shared.store.audit import Audit, AuditEntry
 from shared.store.captures import Captures
 from shared.store.cursors import Cursors
 from shared.store.deals import Deals, Story
@@ -188,6 +188,7 @@ class World:
         index = cast(Table, Fused(self.tables.table(f"{self.name}Index"), "index", self.fuse))
         cursors = cast(Table, Fused(self.tables.table(f"{self.name}Cursors"), "cursors", self.fuse))
         services.deals = Deals(deals, index, self.clock.now)  # type: ignore[misc]
+        services.audit = Audit(deals, index)  # type: ignore[misc]
         services.failures = Failures(index, self.clock.now)  # type: ignore[misc]
         services.cursors = Cursors(cursors)  # type: ignore[misc]
         services.queue = cast(Queue, Fused(self.queue, "queue", self.fuse))  # type: ignore[misc]
