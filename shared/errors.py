@@ -37,7 +37,8 @@ class RemoteError(CosellError):
     """What one answer (or silence) of an outside system meant.
 
     `remote` is its name in words; `status` the HTTP status, None when there was no answer; `code` the remote's own
-    error code; `request_id` what its support asks for; `field` the column or JSON path it complained about, if it said;
+    error code; `request_id` what its support asks for, as we named the call, and `remote_request_id` as the remote did;
+    `field` the column or JSON path it complained about, if it said;
     `existing` the id of the row that stands in the way, if it said; `part` which of several calls sent in one failed.
     """
 
@@ -49,6 +50,7 @@ class RemoteError(CosellError):
         status: int | None = None,
         code: str = "",
         request_id: str = "",
+        remote_request_id: str = "",
         field: str = "",
         existing: str = "",
         part: str = "",
@@ -58,6 +60,7 @@ class RemoteError(CosellError):
         self.status = status
         self.code = code
         self.request_id = request_id
+        self.remote_request_id = remote_request_id
         self.field = field
         self.existing = existing
         self.part = part

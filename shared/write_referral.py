@@ -14,6 +14,8 @@ from shared.create import invitation, new_referral
 from shared.decide import Plan
 from shared.errors import OutcomeUnknown, Permanent, Retryable
 from shared.model import Intent, Referral
+from shared.recover import recover
+from shared.remote import calls
 from shared.work import Work
 
 SETTLE = timedelta(seconds=120)
@@ -72,13 +74,21 @@ def patch_referral(work: Work, plan: Plan) -> None:
     ]
     audited = {name: [change.before, change.after] for name, change in changes.items()}
     before = view.own.etag if view.own else link.referral_etag
-    work.started("partner_center", "update referral", audited, {name: plan.base[name] for name in changes})
-    view.own = work.services.partner_center.patch(link.referral_id, operations, before)
+    writing = {name: plan.base[name] for name in changes}
+    work.started("partner_center", "update referral", audited, writing, version=before)
+    try:
+        view.own = work.services.partner_center.patch(link.referral_id, operations, before)
+    except Permanent:
+        if calls.are_unclear():  # an attempt before the refused one may have been carried out
+            view.own = work.services.partner_center.get(link.referral_id)
+            view.refresh()
+            recover(work)
+        raise
     view.refresh()
     for name in changes:
         # As sent, not as read back: what differs came from somebody else meanwhile, or is Partner Center's spelling.
         link.base[name] = plan.base[name]
-    work.done("partner_center", "update referral", audited, before, view.own.etag)
+    work.done("update referral", audited, before, view.own.etag)
 
 
 def _post(work: Work, document: Mapping[str, Any]) -> Referral:
@@ -96,7 +106,7 @@ def _take(work: Work, own: Referral) -> None:
     view.refresh()
     work.services.deals.point(link)
     work.said.append(f"Created Partner Center referral {own.id}")
-    work.done("partner_center", "create referral", {}, after=own.etag)
+    work.done("create referral", after=own.etag)
 
 
 def _invite(work: Work, assistance_code: str) -> None:
@@ -109,6 +119,7 @@ def _invite(work: Work, assistance_code: str) -> None:
         theirs = next((row for row in engagement if row.is_microsofts), None)
         if theirs is None:
             _wait_for(work.interrupted, work)
+            work.did_not_happen()
     if theirs is None:
         work.started("microsoft", "invite Microsoft", {"help": [None, assistance_code]})
         theirs = _create(work, invitation(view.own.document, assistance_code))
@@ -118,7 +129,7 @@ def _invite(work: Work, assistance_code: str) -> None:
     view.refresh()
     work.services.deals.point(link)
     work.said.append("Invited Microsoft")
-    work.done("microsoft", "invite Microsoft", {"help": [None, assistance_code]}, after=theirs.etag)
+    work.done("invite Microsoft", after=theirs.etag)
 
 
 def _create(work: Work, document: Mapping[str, Any]) -> Referral:
@@ -126,8 +137,10 @@ def _create(work: Work, document: Mapping[str, Any]) -> Referral:
         return work.services.partner_center.create(document)
     except OutcomeUnknown:
         raise  # the intent stays: the next run looks first
-    except (Permanent, Retryable):
+    except (Permanent, Retryable) as failed:
         work.link.intent = None  # it certainly did not happen
+        if isinstance(failed, Retryable):
+            work.failed(failed)
         raise
 
 
@@ -139,6 +152,7 @@ def _found_after_crash(work: Work) -> Referral | None:
     found = work.services.partner_center.find_created(record.id, intent.sent_utc)
     if found is None:
         _wait_for(intent, work)
+        work.did_not_happen()
     else:
         work.note(f"referral {found.id} was created by a run that did not finish")
     return found

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from shared.messages import Cause
-from shared.model import Side
+from shared.model import Call, Side
 from shared.store.tables import TRANSACTION_ROWS, Row, Stale, Table, columns, document
 
 KEY_FROM, KEY_TO = "audit_", "audit`"  # "`" follows "_": every key that begins with audit_
@@ -34,18 +34,6 @@ _LAST_TICK = 3_155_378_975_999_999_999
 _LAST_NUMBER = 999_999_999
 
 Phase = Literal["started", "done", "failed", "unknown", "looked"]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call that wrote, or tried to. `status` is None when no answer came; `request_id` is ours, `remote_request_id`
-    the remote's own, "" where it gives none."""
-
-    method: str
-    path: str
-    status: int | None
-    request_id: str
-    remote_request_id: str = ""
 
 
 @dataclass(frozen=True)
