@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from admin import commands, first_contact, registration
+from admin import audit, commands, first_contact, registration
 from shared.errors import CosellError
 from shared.services import Services
 
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
     contact = subparsers.add_parser("first-contact", help="what the live Partner Center does, as far as it was seen")
     contact.set_defaults(run=first_contact.print_report)
+    audit.add_to(subparsers)
     return parser
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -102,13 +104,18 @@ class Audit:
     def between(self, since: datetime, until: datetime) -> Iterator[tuple[str, AuditEntry]]:
         """Yield deal and entry from `since` (included) to `until` (excluded), oldest first.
 
-        Holds one day in memory. A day costs one request per 1,000 deals, and one for each of its deals.
+        Holds one day in memory. Costs a request for each deal and day with entries, and one per 1,000 of them.
         """
-        for start, end in _days(since, until):
+        newer, older = _key_before(until), _key_before(since)
+        for day, deals in groupby(
+            self._deal_days(_day(since), _day(until - timedelta(microseconds=1))), key=itemgetter(0)
+        ):
+            midnight = datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+            end, start = _key_before(midnight + timedelta(days=1)), _key_before(midnight)
             found = [
                 (deal, audit_entry(row))
-                for deal in self._deals_of(_day(start))
-                for row in reversed(self._deals.query(deal, _key_before(end), _key_before(start)))
+                for _, deal in deals
+                for row in reversed(self._deals.query(deal, max(newer, end), min(older, start)))
             ]
             yield from sorted(found, key=lambda each: each[1].at_utc)
 
@@ -124,7 +131,7 @@ class Audit:
             for day in days:
                 if not go_on():
                     return deleted, False
-                deleted += self._prune_deal(_deal_of(day), horizon)
+                deleted += self._prune_deal(_deal_day(day)[1], horizon)
                 self._index.delete(DAYS, day.key)
         return deleted, True
 
@@ -138,9 +145,15 @@ class Audit:
             deleted += len(rows)
         return deleted
 
-    def _deals_of(self, day: str) -> list[str]:
-        # "`" follows "_": every key that begins with the day.
-        return [_deal_of(row) for row in self._index.query(DAYS, f"{day}_", f"{day}`")]
+    def _deal_days(self, first: str, last: str) -> Iterator[tuple[str, str]]:
+        """Yield each day with entries from the first to the last, and each of its deals."""
+        key_from = first
+        while True:
+            rows = self._index.query(DAYS, key_from, f"{last}`", PAGE)  # "`" follows "_"
+            yield from map(_deal_day, rows)
+            if len(rows) < PAGE:
+                return
+            key_from = rows[-1].key + " "  # before every key that begins with it
 
 
 def as_json(deal: str, entry: AuditEntry) -> Mapping[str, Any]:
@@ -162,14 +175,6 @@ def _day(at_utc: datetime) -> str:
     return f"{at_utc.astimezone(UTC):%Y%m%d}"
 
 
-def _days(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """Cut the time at midnight UTC."""
-    start, until = since.astimezone(UTC), until.astimezone(UTC)
-    while start < until:
-        midnight = datetime(start.year, start.month, start.day, tzinfo=UTC) + timedelta(days=1)
-        yield start, min(midnight, until)
-        start = midnight
-
-
-def _deal_of(day_row: Row) -> str:
-    return day_row.key.partition("_")[2]
+def _deal_day(row: Row) -> tuple[str, str]:
+    day, _, deal = row.key.partition("_")
+    return day, deal
