@@ -46,7 +46,10 @@ def _referral_created(work: Work, write: Write) -> Verdict | None:  # noqa: ARG0
 
 
 def _microsoft_invited(work: Work, write: Write) -> Verdict | None:  # noqa: ARG001
-    return "done" if work.link.microsoft_referral_id else None
+    if work.link.microsoft_referral_id:
+        return "done"
+    # As long as there is an intent it is for the run that invites. Without one the engagement was just looked at.
+    return None if work.link.intent else "failed"
 
 
 def _referral_updated(work: Work, write: Write) -> Verdict | None:

@@ -92,9 +92,7 @@ class Work:
 
     def record_is_gone(self) -> None:
         """Somebody deleted the record. It is not made anew, and the referral stays as it is."""
-        if self.link.write and self.link.write.side == "crm":
-            is_known = self._is_writing and not calls.are_unclear()
-            self.end_write("failed" if is_known else "unknown", message=f"{self.link.record} does not exist any more")
+        self.lost_sight("crm", f"{self.link.record} does not exist any more")
         self.link.state = "tombstone"
         self.note(f"{self.link.record} does not exist any more; the referral stays as it is")
 
@@ -140,6 +138,12 @@ class Work:
             self.end_write("failed", message=words, request_id=id_)
         else:
             self._add("failed", message=words, request_id=id_)
+
+    def lost_sight(self, side: Side, words: str) -> None:
+        """What was written to is gone: nobody will find out any more what came of a write to it."""
+        if self.link.write and self.link.write.side == side:
+            is_known = self._is_writing and not calls.are_unclear()
+            self.end_write("failed" if is_known else "unknown", message=words)
 
     def did_not_happen(self) -> None:
         """A create that an earlier run began was looked for and is not there."""

@@ -241,8 +241,8 @@ def _created(work: Work, draft: Draft) -> tuple[Record, bool]:
         else:
             # An attempt without an answer may have made it: then it shows our very line.
             audit = draft.table.columns.audit
-            is_ours = bool(draft.columns.get(audit)) and record.values.get(audit) == draft.columns[audit]
-            return record, is_new or is_ours
+            is_ours = bool(audit) and record.values.get(audit) == draft.columns.get(audit)
+            return record, is_new or (is_ours and calls.are_unclear())
 
 
 # ---------------------------------------------------------------- what the CRM shows

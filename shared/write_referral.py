@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from shared.create import invitation, new_referral
+from shared.create import NewReferral, invitation, new_referral
 from shared.decide import Plan
 from shared.errors import OutcomeUnknown, Permanent, Retryable
 from shared.model import Intent, Referral
@@ -27,7 +27,24 @@ any call lasts, so that a run which still waits for its answer is not taken for 
 def create_referral(work: Work) -> bool:
     """Create the referral of a record, and invite Microsoft if help was chosen. Returns whether there is one."""
     view, link = work.view, work.link
-    table = view.table
+    own, new = _found_after_crash(work), _new_referral(work)
+    if own is None:
+        link.intent = None
+        if new is None:
+            return False
+        own = _post(work, new.document)
+    _take(work, own)
+    link.intent = Intent("invite_microsoft", work.services.clock()) if new and new.help else None
+    work.save()
+    if new and new.help:
+        _invite(work, new.help)
+    view.agree_on_base()
+    return True
+
+
+def _new_referral(work: Work) -> NewReferral | None:
+    """Return the referral to create, None where there is to be none: then the notes or problems say why."""
+    view, table = work.view, work.view.table
     if not view.is_shared:
         work.note("Sync with Partner Center is No")
     elif table.converts_to:
@@ -39,15 +56,8 @@ def create_referral(work: Work) -> bool:
         # Of a field that cannot be read it is no news that it is empty.
         closed = {problem.label: problem for problem in view.unreadable.values()}
         work.problems = [*closed.values(), *(each for each in new.problems if each.label not in closed)]
-        if not new.problems:
-            _take(work, _found_after_crash(work) or _post(work, new.document))
-            link.intent = Intent("invite_microsoft", work.services.clock()) if new.help else None
-            work.save()
-            if new.help:
-                _invite(work, new.help)
-            view.agree_on_base()
-            return True
-    return False
+        return None if new.problems else new
+    return None
 
 
 def invite_for_help(work: Work, plan: Plan) -> None:  # noqa: ARG001
