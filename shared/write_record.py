@@ -140,7 +140,7 @@ def write_record(
     sent = _allowed(work, {**_shown(work, view.table, doing), **columns})
     if not sent:
         return
-    shown = digest(str(sent.get(view.table.columns.audit) or ""))
+    shown = digest(str(sent[view.table.columns.audit])) if view.table.columns.audit in sent else ""
     work.started("crm", f"update {link.record.table}", audited, writing, version=before, shown=shown)
     try:
         written = work.services.crm.update(link.record, sent, before)
