@@ -2,6 +2,7 @@
 
 import azure.functions as func
 
+from audit_retention import bp as audit_retention
 from crm_poller import bp as crm_poller
 from health import bp as health
 from reconciler import bp as reconciler
@@ -17,5 +18,14 @@ report_problems()
 
 app = func.FunctionApp()
 
-for blueprint in (webhook_receiver, webhook_relay, register_webhook, crm_poller, reconciler, sync_worker, health):
+for blueprint in (
+    webhook_receiver,
+    webhook_relay,
+    register_webhook,
+    crm_poller,
+    reconciler,
+    sync_worker,
+    audit_retention,
+    health,
+):
     app.register_functions(blueprint)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from admin import explain, failures, first_contact, registration, sync
+from admin import audit, explain, failures, first_contact, registration, sync
 from shared.errors import CosellError, Permanent
 from shared.problems import REASONS
 from shared.services import Services
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
     contact = subparsers.add_parser("first-contact", help="what the live Partner Center does, as far as it was seen")
     contact.set_defaults(run=first_contact.print_report)
+    audit.add_to(subparsers)
     return parser
 
 

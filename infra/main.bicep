@@ -102,7 +102,15 @@ param sweepSchedule string = ''
 @description('When the webhook registration is checked. Empty: daily at 05:17.')
 param registrationCheckSchedule string = ''
 
+@description('When audit entries that are too old are taken away. Empty: daily at 03:41.')
+param auditRetentionSchedule string = ''
+
 // ---- operation
+
+@minValue(0)
+@maxValue(36500)
+@description('Days that the audit of all deals is kept. 0: for ever.')
+param auditRetentionDays int = 400
 
 @description('Who is mailed when messages are given up, functions fail or errors are logged. Empty: no alert rules.')
 param alertEmail string = ''
@@ -141,6 +149,7 @@ var partnerCenterSettings = {
   PARTNER_CENTER_TOKEN_VAULT_URL: keyVault.outputs.uri
   WEBHOOK_TAKE_BACK: string(webhookTakeBack)
   CAPTURE_EVENTS: string(captureEvents)
+  AUDIT_RETENTION_DAYS: string(auditRetentionDays)
 }
 
 var webhookSettings = empty(webhookUrl) ? {} : {
@@ -187,6 +196,7 @@ var scheduleSettings = {
   CRM_POLL_SCHEDULE: crmPollSchedule
   SWEEP_SCHEDULE: sweepSchedule
   REGISTRATION_CHECK_SCHEDULE: registrationCheckSchedule
+  AUDIT_RETENTION_SCHEDULE: auditRetentionSchedule
 }
 
 resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {

@@ -45,7 +45,8 @@ def _sweep(services: Services) -> int:
                 continue
             if seen.get(referral.id) != referral.updated:
                 seen[referral.id] = referral.updated
-                if watermark is not None or _is_worth_a_look(referral):
+                # What we know already may have changed as long as there was no watermark.
+                if watermark or _is_worth_a_look(referral) or services.deals.find(referral_id=referral.id):
                     services.queue.send(_request(referral))
                     sent += 1
     if seen != state["seen"]:

@@ -24,6 +24,7 @@ def carry_out(work: Work, plan: Plan) -> bool:
     work.held = bool(plan.held)
     for note in plan.notes:
         work.note(note)
+    work.decided(plan.decisions)
     if plan.held:
         work.note(f"nothing is written: {plan.held}")
         return False

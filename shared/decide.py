@@ -75,7 +75,10 @@ class Change:
 
 @dataclass
 class Plan:
-    """What to write where, and the base to save once it is written. `held`: why nothing may be written at all."""
+    """What to write where, and the base to save once it is written. `held`: why nothing may be written at all.
+
+    `decisions` has, for each field that moved on both sides: the `rule`, the `winner` ("": nobody), both values.
+    """
 
     to_crm: dict[str, Change] = member(default_factory=dict)
     to_partner_center: dict[str, Change] = member(default_factory=dict)
@@ -83,6 +86,7 @@ class Plan:
     base: dict[str, list[Value]] = member(default_factory=dict)
     notes: list[str] = member(default_factory=list)
     problems: list[Problem] = member(default_factory=list)
+    decisions: dict[str, dict[str, Any]] = member(default_factory=dict)
     held: str = ""
 
     @property
@@ -165,7 +169,9 @@ def _decide_field(deal: Deal, field: Field, plan: Plan, *, sendable: bool) -> No
             if field.lens.agree(partner_center, crm):
                 plan.base[field.name] = [partner_center, crm]
                 return
-            winner = _winner(deal, field)
+            winner, rule = _winner(deal, field)
+            values = {"partner_center": partner_center, "crm": crm}
+            plan.decisions[field.name] = {"rule": rule, "winner": winner or "", **values}
             if winner is None:
                 plan.problems.append(_held(field, partner_center, crm))
                 return
@@ -182,25 +188,27 @@ def _decide_field(deal: Deal, field: Field, plan: Plan, *, sendable: bool) -> No
         plan.problems.append(without_counterpart(field, sender, unmapped))
 
 
-def _winner(deal: Deal, field: Field) -> Winner | None:
+def _winner(deal: Deal, field: Field) -> tuple[Winner | None, str]:
+    """Return who wins, None for nobody, and by which rule."""
     leader = field.lens.leads(deal.partner_center[field.name], deal.crm[field.name])
     if leader:
-        return leader
+        return leader, "nature of the field"
     absent_there, absent_here = deal.partner_center[field.name] in EMPTY, deal.crm[field.name] in EMPTY
     is_first = field.name not in deal.base
     if is_first and absent_there and not absent_here and field.to_partner_center:
-        return "crm"  # a side that never held anything empties nothing
+        return "crm", "a side that never held anything empties nothing"
     if "update" not in field.to_partner_center:
-        return "partner_center"
+        return "partner_center", "direction"
     if "update" not in field.to_crm:
-        return "crm"
+        return "crm", "direction"
     if is_first and absent_here and not absent_there:
-        return "partner_center"
+        return "partner_center", "a side that never held anything empties nothing"
+    rule = f"conflict = {field.conflict}"
     if field.conflict == "hold":
-        return None
+        return None, rule
     if field.conflict == "latest":
-        return _latest(deal)
-    return field.conflict
+        return _latest(deal), rule
+    return field.conflict, rule
 
 
 def _latest(deal: Deal) -> Winner:

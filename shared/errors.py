@@ -11,6 +11,7 @@ CosellError
 |   `-- ClaimLost           another worker took the deal over
 `-- Permanent           repeating cannot help; a person acts, then replays
     |-- Refused             validation: the remote or our own rules name what is wrong
+    |   `-- Duplicate           a record has a referral too many
     |-- Forbidden           the signed-in identity lacks a right
     |-- NotFound            the referral, record or row does not exist
     |   `-- NotVisible          ... or may not be seen: the remote does not tell which
@@ -39,7 +40,8 @@ class RemoteError(CosellError):
     """What one answer (or silence) of an outside system meant.
 
     `remote` is its name in words; `status` the HTTP status, None when there was no answer; `code` the remote's own
-    error code; `request_id` what its support asks for; `field` the column or JSON path it complained about, if it said;
+    error code; `request_id` what its support asks for, as we named the call, and `remote_request_id` as the remote did;
+    `field` the column or JSON path it complained about, if it said;
     `existing` the id of the row that stands in the way, if it said; `part` which of several calls sent in one failed.
     """
 
@@ -51,6 +53,7 @@ class RemoteError(CosellError):
         status: int | None = None,
         code: str = "",
         request_id: str = "",
+        remote_request_id: str = "",
         field: str = "",
         existing: str = "",
         part: str = "",
@@ -60,6 +63,7 @@ class RemoteError(CosellError):
         self.status = status
         self.code = code
         self.request_id = request_id
+        self.remote_request_id = remote_request_id
         self.field = field
         self.existing = existing
         self.part = part
@@ -107,6 +111,10 @@ class Permanent(RemoteError):
 
 class Refused(Permanent):
     """The content was refused."""
+
+
+class Duplicate(Refused):
+    """Two referrals name one record. Neither is touched: a person says which one stays."""
 
 
 class Forbidden(Permanent):

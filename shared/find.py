@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.errors import NotFound, Refused
+from shared.errors import Duplicate, NotFound, Refused
 from shared.messages import SyncRequest
 from shared.model import GUID, Link, Record, RecordRef, Referral
 from shared.store.deals import deal_of_record, deal_of_referral
@@ -27,9 +27,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Nothing:
-    """The message is about no deal of ours; `why` in words."""
+    """The message is about no deal of ours; `why` in words. `settled`: the key under which it had failed before."""
 
     why: str
+    settled: str = ""
 
 
 def find_deal(request: SyncRequest, services: Services) -> Found | Nothing:
@@ -59,8 +60,12 @@ def _by_referral(referral_id: str, services: Services) -> Found | Nothing:
     return _of_own_referral(own, read, services)
 
 
-def _of_own_referral(own: Referral, microsoft: Referral | None, services: Services) -> Found:
-    """A referral that names a record of ours belongs to that record's deal, unless that deal has a referral already."""
+def _of_own_referral(own: Referral, microsoft: Referral | None, services: Services) -> Found | Nothing:
+    """A referral that names a record of ours belongs to that record's deal. Raises Duplicate if that deal has another.
+
+    So it is when a person enters a record's id a second time, and when a create took effect so late that it had been
+    repeated: to make another record of it would only carry the mistake over.
+    """
     deal = deal_of_referral(own.id)
     for table in services.field_map.tables:
         named = services.crm.record_named(table, own.external_reference_id)
@@ -68,8 +73,18 @@ def _of_own_referral(own: Referral, microsoft: Referral | None, services: Servic
         link = services.deals.load(known) if known else None
         if known and (link is None or link.referral_id in ("", own.id.lower())):
             return Found(known, link, own=own, microsoft=microsoft)
-        if known:
-            return Found(deal, services.deals.load(deal), own=own, microsoft=microsoft)
+        if link and own.status == "Closed":
+            why = (
+                f"{own.id} names {named}, whose referral is {link.referral_id}; it is closed, so nothing is to be done"
+            )
+            return Nothing(why, settled=deal)
+        if link:
+            raise Duplicate(
+                f"referral {own.id} names {named}, which belongs to referral {link.referral_id} already",
+                next_step="Close the one too many in Partner Center, or correct the CRM ID in it; then replay",
+                remote="Partner Center",
+                field="externalReferenceId",
+            )
     return Found(deal, services.deals.load(deal), own, microsoft, _named_record(own, services))
 
 

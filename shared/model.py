@@ -126,15 +126,45 @@ class Intent:
     sent_utc: datetime
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call that wrote to an outside system, or tried to.
+
+    `status` is None when no answer came; `request_id` is ours, `remote_request_id` the remote's own, "" without one.
+    """
+
+    method: str
+    path: str
+    status: int | None
+    request_id: str
+    remote_request_id: str = ""
+
+
+@dataclass(frozen=True)
+class Write:
+    """A write to one side whose outcome is not in the audit yet.
+
+    `fields` maps a field's name to [before, after]. `version` is the one that was to be replaced, `table` the CRM's;
+    `shown` tells the text apart that comes into the CRM's Audit field with it.
+    """
+
+    side: Side
+    operation: str
+    fields: dict[str, list[Any]] = field(default_factory=dict)
+    version: str = ""
+    table: str = ""
+    shown: str = ""
+
+
 @dataclass
 class Link:
     """What we know of one deal: which referral and record belong together, and what both sides held when they agreed.
 
     `base` maps a field's name to [Partner Center's value, the CRM's value] at the last agreement. The versions are what
     each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
-    the base, so that they are read again next time; `writing` has, for each field of a write under way, the side and
-    the base that it makes true. `claim` and `claim_until_utc` say who works on it now, `look_again` which sides were
-    reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
+    the base, so that they are read again next time; `write` is the one under way, and `writing` has, for each of its
+    fields, the side and the base that it makes true. `claim` and `claim_until_utc` say who works on it now,
+    `look_again` which sides were reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
     """
 
     deal: str
@@ -149,6 +179,7 @@ class Link:
     record_version: str = ""
     base: dict[str, list[Any]] = field(default_factory=dict)
     unsettled: frozenset[Side] = frozenset()
+    write: Write | None = None
     writing: dict[str, list[Any]] = field(default_factory=dict)
     failure: str = ""
     audit_text: str = ""

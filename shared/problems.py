@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from shared.errors import Forbidden, GivenUp, NotFound, Overdue, Permanent, Refused
+from shared.errors import Duplicate, Forbidden, GivenUp, NotFound, Overdue, Permanent, Refused
 
 Reason = Literal[
     "missing",
@@ -14,6 +14,7 @@ Reason = Literal[
     "conflict",
     "refused",
     "permission",
+    "duplicate",
     "not-found",
     "waiting",
     "unexpected",
@@ -51,6 +52,10 @@ REASONS: Mapping[Reason, Kind] = {
         "Correct it on either side: any change to the deal tries again, and so does a replay",
     ),
     "permission": Kind("A right is missing", "Give the signed-in identity the right, then replay"),
+    "duplicate": Kind(
+        "Two referrals name one record",
+        "Close the one too many in Partner Center, or correct the CRM ID in it; then replay",
+    ),
     "not-found": Kind(
         "It is not there, or may not be seen",
         "Let the signed-in identity see it, or restore it, then replay. If it was deleted on purpose, python -m admin "
@@ -75,6 +80,7 @@ REASONS: Mapping[Reason, Kind] = {
 
 OF_ERRORS: Mapping[type[Permanent], Reason] = {
     Refused: "refused",
+    Duplicate: "duplicate",
     Forbidden: "permission",
     NotFound: "not-found",
     Overdue: "waiting",

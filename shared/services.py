@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from shared.remote.partner_center_webhooks import PartnerCenterWebhooks
     from shared.remote.salesforce_sign_in import SalesforceSignIn
     from shared.remote.token_store import TokenStore
+    from shared.store.audit import Audit
     from shared.store.captures import Captures
     from shared.store.cursors import Cursors
     from shared.store.deals import Deals
@@ -110,6 +111,13 @@ class Services:
         from shared.store.tables import DEALS, INDEX
 
         return Deals(self._tables.table(DEALS), self._tables.table(INDEX), self.clock)
+
+    @cached_property
+    def audit(self) -> Audit:
+        from shared.store.audit import Audit
+        from shared.store.tables import DEALS, INDEX
+
+        return Audit(self._tables.table(DEALS), self._tables.table(INDEX))
 
     @cached_property
     def failures(self) -> Failures:

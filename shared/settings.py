@@ -178,6 +178,18 @@ class RelaySettings(Group):
         return self
 
 
+class AuditSettings(Group):
+    """How long it is kept what happened."""
+
+    retention_days: int = Field(
+        400,
+        alias="AUDIT_RETENTION_DAYS",
+        ge=0,
+        le=36_500,
+        description="days that the audit is kept, 0 to 36500; 0: for ever",
+    )
+
+
 class PartnerCenterSettings(Group):
     """Partner Center: addresses, and the sign-in of a user with the Referrals admin role (App+User)."""
 
@@ -386,6 +398,7 @@ def all_problems(environ: Mapping[str, str] | None = None) -> list[str]:
         WebhookSettings,
         RegistrationSettings,
         RelaySettings,
+        AuditSettings,
         PartnerCenterSettings,
         CrmChoice,
     ]
@@ -406,6 +419,7 @@ SCHEDULES: Mapping[str, str] = {
     "CRM_POLL_SCHEDULE": "0 * * * * *",
     "SWEEP_SCHEDULE": "30 */5 * * * *",
     "REGISTRATION_CHECK_SCHEDULE": "0 17 5 * * *",
+    "AUDIT_RETENTION_SCHEDULE": "0 41 3 * * *",
 }
 
 

@@ -17,6 +17,7 @@ from shared.lifecycle import was_accepted
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.model import ALL_SIDES, Link, Side, ticks
+from shared.recover import recover
 from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
 from shared.work import Work
@@ -51,6 +52,8 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
     except Permanent as refusal:
         return _unreadable(request, services, refusal)
     if isinstance(found, Nothing):
+        if found.settled:
+            services.failures.clear(found.settled)
         return Outcome("ignored", why=found.why)
     # Whoever holds the deal may be the dead run whose message this is: its marks would be nobody's.
     held = not redelivered and _is_held(found.link, services)
@@ -192,6 +195,7 @@ def _read(work: Work, sides: frozenset[Side]) -> bool:
         work.link.state = "active"  # perhaps the record was restored
     try:
         work.view.read(sides)
+        recover(work)
     except NotFound as gone:
         if work.link.record is None or gone.remote != work.services.crm.name:
             raise

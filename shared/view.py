@@ -80,15 +80,21 @@ class View:
             self.record = services.crm.read(link.record)
         self._adopt_ids()
         self.refresh()
-        self._finish_writing()
 
-    def _finish_writing(self) -> None:
+    def finish_writing(self) -> None:
         """A run died in a write: what stands there as it wanted is its own work, not somebody's change."""
+        for name in self.stands_as_written():
+            self.link.base[name] = self.link.writing[name][1:]
+        self.link.writing = {}
+
+    def stands_as_written(self) -> list[str]:
+        """Return the fields of the write under way that hold what it was to write."""
+        standing = []
         for name, (side, there, here) in self.link.writing.items():
             written, found = (there, self.partner_center) if side == "partner_center" else (here, self.crm)
             if name in found and found[name] == written:
-                self.link.base[name] = [there, here]
-        self.link.writing = {}
+                standing.append(name)
+        return standing
 
     def refresh(self) -> None:
         """Take the canonical values anew from what was read."""

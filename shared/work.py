@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import CosellError, Permanent, RemoteError, VersionConflict
 from shared.logs import log
 from shared.messages import SyncRequest
-from shared.model import ALL_SIDES, Intent, Link, Side
+from shared.model import ALL_SIDES, Intent, Link, Side, Write
 from shared.problems import REASONS, Problem, reason_of
-from shared.store.audit import AuditEntry
+from shared.remote import calls
+from shared.store.audit import AuditEntry, Phase
 from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
 
@@ -41,6 +42,9 @@ class Work:
     refused: dict[str, Problem] = field(default_factory=dict)
     interrupted: Intent | None = None
     _entries: list[AuditEntry] = field(default_factory=list)
+    _is_writing: bool = False
+    _decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _told: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.interrupted = self.view.link.intent
@@ -66,7 +70,7 @@ class Work:
     def fail(self, refusal: Permanent) -> None:
         """Keep what a remote refused for a person to mend."""
         self.problems.append(problem_of(refusal, self.view.table))
-        self._add("failed", message=str(refusal), request_id=refusal.request_id)
+        self.failed(refusal)
 
     def refuse(self, name: str, refusal: Permanent) -> None:
         """Go on without a field, or a column of our own, that the CRM does not take."""
@@ -75,10 +79,11 @@ class Work:
 
     def conflicted(self, conflict: VersionConflict) -> None:
         """A conditional write met a newer version: nothing was written, and everything is decided anew."""
-        self._add("failed", message=f"changed meanwhile, read again: {conflict}", request_id=conflict.request_id)
+        self.failed(conflict, f"changed meanwhile, read again: {conflict}")
 
     def record_is_gone(self) -> None:
         """Somebody deleted the record. It is not made anew, and the referral stays as it is."""
+        self.lost_sight("crm", f"{self.link.record} does not exist any more")
         self.link.state = "tombstone"
         self.note(f"{self.link.record} does not exist any more; the referral stays as it is")
 
@@ -90,22 +95,69 @@ class Work:
         operation: str,
         fields: dict[str, list[Any]],
         writing: Mapping[str, list[Any]] | None = None,
+        **details: str,
     ) -> None:
         """Store that a write is about to happen. A run that dies in it leaves a link of which nothing is settled.
 
-        `writing`: the base once it is written, so that the next run knows our own value from somebody's change.
+        `writing`: the base once it is written, so that the next run knows our own value from somebody's change;
+        `details`: what else of shared.model.Write helps the next run to find out what came of it.
         """
+        if self.link.write:
+            self.end_write("unknown", message="the next write began before anybody had learned what came of this one")
         self._add("started", side=side, operation=operation, fields=fields)
         self.link.unsettled = ALL_SIDES
+        self.link.write = Write(side, operation, fields, **details)
         self.link.writing = {name: [side, *pair] for name, pair in (writing or {}).items()}
         self.save()
+        self._is_writing = True
+        calls.begin()
 
-    def done(self, side: Side, operation: str, fields: dict[str, list[Any]], before: str = "", after: str = "") -> None:
+    def done(
+        self, operation: str, fields: dict[str, list[Any]] | None = None, before: str = "", after: str = ""
+    ) -> None:
+        """`fields` None: all that were to be written."""
         self.wrote = True
-        self.link.writing = {}
-        self._add("done", side=side, operation=operation, fields=fields, version_before=before, version_after=after)
+        written = {} if fields is None else {"fields": fields}
+        self.end_write("done", operation=operation, version_before=before, version_after=after, **written)
 
-    def _add(self, phase: Literal["started", "done", "failed", "looked"], **details: Any) -> None:
+    def failed(self, error: RemoteError, words: str = "") -> None:
+        """Put a failure into the audit: that of the write under way, unless it may have been carried out. Then the next
+        reading tells.
+        """
+        words, id_ = words or str(error), error.request_id
+        if self._is_writing and not calls.are_unclear():
+            self.end_write("failed", message=words, request_id=id_)
+        else:
+            self._add("failed", message=words, request_id=id_)
+
+    def lost_sight(self, side: Side, words: str) -> None:
+        """What was written to is gone: nobody will find out any more what came of a write to it."""
+        if self.link.write and self.link.write.side == side:
+            is_known = self._is_writing and not calls.are_unclear()
+            self.end_write("failed" if is_known else "unknown", message=words)
+
+    def did_not_happen(self) -> None:
+        """A create that an earlier run began was looked for and is not there."""
+        if self.link.write:
+            self.end_write("failed", message="found not done: nobody had learned of it")
+
+    def end_write(self, phase: Phase, **details: Any) -> None:
+        """Put the outcome of the write under way into the audit. One that an earlier run began is a recovered one."""
+        write, is_ours = self.link.write, self._is_writing
+        self.link.write, self.link.writing, self._is_writing = None, {}, False
+        if write:
+            known = {"side": write.side, "operation": write.operation, "fields": write.fields}
+            details = {**known, "calls": calls.end() if is_ours else (), "recovered": not is_ours, **details}
+        self._add(phase, **details)
+
+    def decided(self, decisions: Mapping[str, dict[str, Any]]) -> None:
+        """Keep for the next entry which side won where both had moved, unless the audit has it from this run."""
+        self._decisions |= {name: made for name, made in decisions.items() if self._told.get(name) != made}
+
+    def _add(self, phase: Phase, **details: Any) -> None:
+        if self._decisions and phase in ("started", "looked"):
+            details["decisions"] = self._decisions
+            self._told, self._decisions = {**self._told, **self._decisions}, {}
         self._entries.append(
             AuditEntry(
                 at_utc=self.services.clock(),
@@ -126,13 +178,13 @@ class Work:
     def release(self) -> frozenset[Side]:
         """Save what is known now and let go. Returns the sides to look at again, if somebody asked meanwhile."""
         view, link = self.view, self.link
-        link.unsettled = ALL_SIDES if self.held else ALL_SIDES - view.settled()
+        link.unsettled = ALL_SIDES if self.held or link.write else ALL_SIDES - view.settled()
         view.remember_versions()
         self.services.deals.point(link)
         self._keep_failure()
         if link.state != "tombstone":
             link.state = "failed" if self.problems else "active"
-        if not self._entries or self.notes or self.problems:
+        if not self._entries or self.notes or self._decisions or self.problems:
             self._add("looked", notes=(*self.notes, *map(str, self.problems)))
         marks = self.services.deals.release(link, self._entries)
         self._entries, self.notes, self.said = [], [], []

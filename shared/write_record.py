@@ -16,6 +16,8 @@ from shared.lenses import Value, shortened
 from shared.lifecycle import is_closed, is_writable
 from shared.mapping import TableMap
 from shared.model import Record, Referral
+from shared.recover import digest, recover
+from shared.remote import calls
 from shared.remote.crm import RelatedRow
 from shared.work import Work
 
@@ -119,6 +121,7 @@ def report(work: Work) -> None:
     try:
         write_record(work, {}, {})
     except Permanent as refusal:
+        work.failed(refusal)
         work.note(f"the CRM's {work.view.table.columns.audit} could not be written: {refusal}")
 
 
@@ -137,7 +140,8 @@ def write_record(
     sent = _allowed(work, {**_shown(work, view.table, doing), **columns})
     if not sent:
         return
-    work.started("crm", f"update {link.record.table}", audited, writing)
+    shown = digest(str(sent[view.table.columns.audit])) if view.table.columns.audit in sent else ""
+    work.started("crm", f"update {link.record.table}", audited, writing, version=before, shown=shown)
     try:
         written = work.services.crm.update(link.record, sent, before)
     except NotVisible:
@@ -153,10 +157,12 @@ def write_record(
         # Part of it may be written: a closing is two calls. What the record holds now has to be read.
         view.record = work.services.crm.read(link.record)
         view.refresh()
+        if calls.are_unclear():
+            recover(work)
         raise
     view.wrote_record(written)
     _remember_shown(work, sent)
-    work.done("crm", f"update {link.record.table}", audited, before, written.version)
+    work.done(f"update {link.record.table}", audited, before, written.version)
 
 
 def _create_in(work: Work, table: TableMap, own: Referral, more: Mapping[str, Any] | None = None) -> None:
@@ -164,7 +170,7 @@ def _create_in(work: Work, table: TableMap, own: Referral, more: Mapping[str, An
     new = new_record(table, view.partner_center_of(table))
     work.problems = new.problems
     created = {column: [None, value] for column, value in new.values.items()}
-    work.started("crm", f"create {table.table}", created)
+    work.started("crm", f"create {table.table}", created, table=table.table)
     draft = Draft(table, {**new.values, **(more or {}), **_identity(work, table, own)}, own)
     record, is_new = _created(work, draft)
     created = {column: pair for column, pair in created.items() if column in draft.columns}
@@ -177,7 +183,7 @@ def _create_in(work: Work, table: TableMap, own: Referral, more: Mapping[str, An
     view.wrote_record(record)
     view.agree_on_base()
     operation = f"create {table.table}" if is_new else f"adopt {table.table}"
-    work.done("crm", operation, created if is_new else {}, after=record.version)
+    work.done(operation, created if is_new else {}, after=record.version)
 
 
 @dataclass
@@ -226,12 +232,17 @@ def _created(work: Work, draft: Draft) -> tuple[Record, bool]:
         shown = _shown(work, draft.table, f"Created from Partner Center referral {draft.own.id}")
         draft.columns |= {column: text for column, text in shown.items() if column not in draft.refused}
         try:
-            return work.services.crm.create(draft.table.table, draft.own.id, draft.columns, draft.related)
+            record, is_new = work.services.crm.create(draft.table.table, draft.own.id, draft.columns, draft.related)
         except (Refused, Forbidden) as refusal:
             if not draft.do_without(refusal):
                 # A mandatory field that was refused before is missing now: the first refusal tells why.
                 raise draft.refused.get(refusal.field, refusal) from None
             work.note(f"{refusal.field or draft.table.table} was left out: {refusal}")
+        else:
+            # An attempt without an answer may have made it: then it shows our very line.
+            audit = draft.table.columns.audit
+            is_ours = bool(audit) and record.values.get(audit) == draft.columns.get(audit)
+            return record, is_new or (is_ours and calls.are_unclear())
 
 
 # ---------------------------------------------------------------- what the CRM shows

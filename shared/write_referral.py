@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from shared.create import invitation, new_referral, why_unsent
+from shared.create import NewReferral, invitation, new_referral, why_unsent
 from shared.decide import Plan
 from shared.errors import OutcomeUnknown, Permanent, Retryable
 from shared.model import Intent, Referral
+from shared.recover import recover
+from shared.remote import calls
 from shared.work import Work
 
 SETTLE = timedelta(seconds=120)
@@ -25,17 +27,18 @@ any call lasts, so that a run which still waits for its answer is not taken for 
 def create_referral(work: Work) -> bool:
     """Create the referral of a record, and invite Microsoft if help was chosen. Returns whether there is one."""
     view, link = work.view, work.link
-    if why := why_unsent(view.table, view.crm, shared=view.is_shared):
-        work.note(why)
-        return False
-    new = new_referral(work.services.field_map, view.table, view.crm)
-    work.problems = new.lacking(view.unreadable.values())
-    if new.problems:
-        return False
-    _take(work, _found_after_crash(work) or _post(work, new.document))
-    link.intent = Intent("invite_microsoft", work.services.clock()) if new.help else None
+    own, new = _found_after_crash(work), _new_referral(work)
+    if own is None:
+        link.intent = None
+        if new is None:
+            return False
+        own = _post(work, new.document)
+    _take(work, own)
+    link.intent = Intent("invite_microsoft", work.services.clock()) if new and new.help else None
     work.save()
-    if new.help:
+    # Only now, for a run that was overtaken has to leave no trace: what it made is one too many.
+    work.services.deals.point(link)
+    if new and new.help:
         _invite(work, new.help)
     view.agree_on_base()
     return True
@@ -47,6 +50,17 @@ def settle_create(work: Work) -> None:
     if found := _found_after_crash(work):
         _take(work, found)
     work.link.intent = work.interrupted = None
+
+
+def _new_referral(work: Work) -> NewReferral | None:
+    """Return the referral to create, None where there is to be none: then the notes or problems say why."""
+    view = work.view
+    if why := why_unsent(view.table, view.crm, shared=view.is_shared):
+        work.note(why)
+        return None
+    new = new_referral(work.services.field_map, view.table, view.crm)
+    work.problems = new.lacking(view.unreadable.values())
+    return None if new.problems else new
 
 
 def invite_for_help(work: Work, plan: Plan) -> None:  # noqa: ARG001
@@ -66,6 +80,7 @@ def drop_invitation(work: Work) -> bool:
     work.link.intent = work.interrupted = None
     if theirs:
         _take_microsofts(work, theirs)
+        work.done("invite Microsoft", after=theirs.etag)
         work.note("Microsoft was invited by a run that did not finish")
     return theirs is not None
 
@@ -83,13 +98,21 @@ def patch_referral(work: Work, plan: Plan) -> None:
     ]
     audited = {name: [change.before, change.after] for name, change in changes.items()}
     before = view.own.etag if view.own else link.referral_etag
-    work.started("partner_center", "update referral", audited, {name: plan.base[name] for name in changes})
-    view.own = work.services.partner_center.patch(link.referral_id, operations, before)
+    writing = {name: plan.base[name] for name in changes}
+    work.started("partner_center", "update referral", audited, writing, version=before)
+    try:
+        view.own = work.services.partner_center.patch(link.referral_id, operations, before)
+    except Permanent:
+        if calls.are_unclear():  # an attempt before the refused one may have been carried out
+            view.own = work.services.partner_center.get(link.referral_id)
+            view.refresh()
+            recover(work)
+        raise
     view.refresh()
     for name in changes:
         # As sent, not as read back: what differs came from somebody else meanwhile, or is Partner Center's spelling.
         link.base[name] = plan.base[name]
-    work.done("partner_center", "update referral", audited, before, view.own.etag)
+    work.done("update referral", audited, before, view.own.etag)
 
 
 def _post(work: Work, document: Mapping[str, Any]) -> Referral:
@@ -105,9 +128,8 @@ def _take(work: Work, own: Referral) -> None:
     view.own = own
     link.referral_id, link.engagement_id = own.id.lower(), own.engagement_id.lower()
     view.refresh()
-    work.services.deals.point(link)
     work.said.append(f"Created Partner Center referral {own.id}")
-    work.done("partner_center", "create referral", {}, after=own.etag)
+    work.done("create referral", after=own.etag)
 
 
 def _invite(work: Work, assistance_code: str) -> None:
@@ -120,7 +142,7 @@ def _invite(work: Work, assistance_code: str) -> None:
         theirs = _create(work, invitation(view.own.document, assistance_code))
     _take_microsofts(work, theirs)
     work.said.append("Invited Microsoft")
-    work.done("microsoft", "invite Microsoft", {"help": [None, assistance_code]}, after=theirs.etag)
+    work.done("invite Microsoft", after=theirs.etag)
 
 
 def _take_microsofts(work: Work, theirs: Referral) -> None:
@@ -139,6 +161,7 @@ def _invited_before_crash(work: Work) -> Referral | None:
     theirs = next((row for row in engagement if row.is_microsofts), None)
     if theirs is None:
         _wait_for(work.interrupted, work)
+        work.did_not_happen()
     return theirs
 
 
@@ -147,8 +170,10 @@ def _create(work: Work, document: Mapping[str, Any]) -> Referral:
         return work.services.partner_center.create(document)
     except OutcomeUnknown:
         raise  # the intent stays: the next run looks first
-    except (Permanent, Retryable):
+    except (Permanent, Retryable) as failed:
         work.link.intent = None  # it certainly did not happen
+        if isinstance(failed, Retryable):
+            work.failed(failed)
         raise
 
 
@@ -160,6 +185,7 @@ def _found_after_crash(work: Work) -> Referral | None:
     found = work.services.partner_center.find_created(record.id, intent.sent_utc)
     if found is None:
         _wait_for(intent, work)
+        work.did_not_happen()
     else:
         work.note(f"referral {found.id} was created by a run that did not finish")
     return found

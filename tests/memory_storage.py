@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from itertools import count, islice
 from math import ceil
 from threading import Lock
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from shared.errors import Refused
 from shared.messages import SyncRequest
@@ -97,17 +97,23 @@ class MemoryTable:
         with self._lock:
             for kind, row in operations:
                 self._check_version(kind, row)
-            written = [replace(_copy(row), etag=f'W/"{next(self._versions)}"') for _, row in operations]
-            for row in written:
-                self._partitions.setdefault(row.partition, {})[row.key] = row
-        return [_copy(row) for row in written]
+            return [self._done(kind, row) for kind, row in operations]
 
-    def _check_version(self, kind: Literal["insert", "replace", "upsert"], row: Row) -> None:
+    def _done(self, kind: str, row: Row) -> Row:
+        if kind == "delete":
+            del self._partitions[row.partition][row.key]
+            return replace(_copy(row), etag="")
+        stored = replace(_copy(row), etag=f'W/"{next(self._versions)}"')
+        self._partitions.setdefault(row.partition, {})[row.key] = stored
+        return _copy(stored)
+
+    def _check_version(self, kind: str, row: Row) -> None:
         stored = self._stored(row.partition, row.key)
         name = f"{self.name} row {row.partition} {row.key}"
         if kind == "insert" and stored:
             raise AlreadyThere(f"{name} exists already", remote=table_storage.REMOTE, status=409)
-        if kind == "replace" and (stored is None or stored.etag != row.etag):
+        is_gone = stored is None and kind in ("replace", "delete")
+        if is_gone or (kind == "replace" and stored and stored.etag != row.etag):
             status = 412 if stored else 404
             raise Stale(f"{name} has changed since it was read", remote=table_storage.REMOTE, status=status)
 

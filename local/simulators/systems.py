@@ -69,7 +69,9 @@ class Simulators:
             self.entra, publish=self.webhooks.publish, clock=clocks.get("partner_center")
         )
         self.people = People(self.partner_center, self.webhooks)
-        self.dataverse = DataverseSimulator(self.entra, origin=REAL_URLS["dataverse"], clock=clocks.get("dataverse", self.clock))
+        self.dataverse = DataverseSimulator(
+            self.entra, origin=REAL_URLS["dataverse"], clock=clocks.get("dataverse", self.clock)
+        )
         self.salesforce = SalesforceSimulator(clocks.get("salesforce", self.clock), origin=REAL_URLS["salesforce"])
         self.listener = Listener(self.pki.leaf.certificate, self.clock)
         systems = (

@@ -111,5 +111,6 @@ DIALECT = Dialect(
     # A 404 without one of the codes above comes from a gateway: no reason to think that a record was deleted.
     statuses={404: Meaning(Unavailable, "check DYNAMICS365_URL in the settings")},
     request_id_header="x-ms-client-request-id",
+    answer_id_header="x-ms-service-request-id",
     headers={"OData-MaxVersion": "4.0", "OData-Version": "4.0"},
 )

@@ -73,6 +73,7 @@ class Dialect:
     A code that means different things by HTTP status has a row for that status too: `code:404`.
 
     `passing`: codes after which the same call, sent again in a moment, may succeed; nothing was executed.
+    `answer_id_header`: the header of an answer that has the remote's own id of the call.
     `failure_within` finds the failure that a 2xx answer carries, where a system sends several calls in one.
     """
 
@@ -82,6 +83,7 @@ class Dialect:
     passing: frozenset[str] = frozenset()
     failure_within: Callable[[requests.Response], requests.Response | None] = lambda _: None
     request_id_header: str = "x-ms-client-request-id"
+    answer_id_header: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -157,6 +159,7 @@ def error_of(
         "status": status,
         "code": said.code,
         "request_id": id_,
+        "remote_request_id": response.headers.get(dialect.answer_id_header, ""),
         "field": said.field,
         "existing": said.existing,
         "part": said.part,

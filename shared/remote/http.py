@@ -31,6 +31,8 @@ from tenacity import (
 from urllib3.exceptions import NewConnectionError
 
 from shared.errors import OutcomeUnknown, Refused, RemoteError, Retryable, SignInFailed, Throttled, Unavailable
+from shared.model import Call
+from shared.remote import calls
 from shared.remote.dialect import Dialect, error_of, may_have_executed
 
 if TYPE_CHECKING:
@@ -176,7 +178,7 @@ class Remote:
             reraise=True,
         )
         try:
-            return retrying(self._attempt, call)
+            return retrying(self._noted, call)
         except Throttled as throttled:
             seconds = UNNAMED_PAUSE_S if throttled.retry_after_s is None else throttled.retry_after_s
             self._pause(Pause(seconds, f"it asked for a pause ({throttled})"))
@@ -213,6 +215,21 @@ class Remote:
         until = self._clock() + timedelta(seconds=pause.seconds)
         if self._not_before is None or until > self._not_before:
             self._not_before, self._why_paused = until, pause.why
+
+    def _noted(self, call: _Call) -> requests.Response:
+        """Make an attempt, and note it if it writes something of the remote's."""
+        try:
+            response = self._attempt(call)
+        except RemoteError as error:
+            if error.remote == self.name:  # and not the sign-in's
+                self._note(call, error.status, error.remote_request_id)
+            raise
+        self._note(call, response.status_code, response.headers.get(self._dialect.answer_id_header, ""))
+        return response
+
+    def _note(self, call: _Call, status: int | None, remote_request_id: str) -> None:
+        if call.method not in READS and self._token_source:
+            calls.note(Call(call.method, call.path, status, call.id, remote_request_id))
 
     def _attempt(self, call: _Call) -> requests.Response:
         response = self._send(call)

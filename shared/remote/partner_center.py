@@ -28,6 +28,7 @@ DIALECT = Dialect(
         ),
     },
     request_id_header="client-request-id",
+    answer_id_header="Request-ID",
     # Names this product to Microsoft's support. https://learn.microsoft.com/partner-center/developer/headers
     headers={"X-Caller-Id": "5d0e6c1c-52c4-4f6e-9a43-0c8f6d2b7a11"},
 )

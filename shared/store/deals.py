@@ -1,7 +1,7 @@
 """The state of each deal in table CosellDeals: its link, who works on it, and its story. Never decides what to sync.
 
 A deal is a partition: row `link`, and one row per audit entry. Table CosellIndex finds the deal of a referral, an
-engagement or a CRM record; its rows follow from the links and can be made anew.
+engagement or a CRM record, and the deals of a day; its rows follow from the deals and can be made anew.
 
 Only the holder of the claim writes the link, with one exception: whoever finds the deal claimed leaves a mark saying
 which side to look at again. A holder takes marks over when it claims or lets go, and they stay in the row until it has
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from shared.errors import ClaimLost, Unavailable
 from shared.model import GUID, Link, RecordRef, Side
-from shared.store.audit import KEY_FROM, KEY_TO, AuditEntry, audit_entry, audit_rows
+from shared.store.audit import KEY_FROM, KEY_TO, AuditEntry, audit_entry, audit_rows, day_rows
 from shared.store.tables import AlreadyThere, Operation, Row, Stale, Table, columns, document
 
 CLAIM_S = 90
@@ -37,12 +37,14 @@ class _StoredLink(Link):
     """A link with what only the store needs to know.
 
     `arrived` are the marks that came since the claim, `pointed` the index rows known to name this deal, `entries` how
-    many audit entries there are. `claimed_for`: the message its holder works off. `held`: this run holds the claim.
+    many audit entries there are, `audited` the last day (yyyymmdd) known to lead to them. `claimed_for`: the message
+    its holder works off. `held`: this run holds the claim.
     """
 
     arrived: frozenset[Side] = frozenset()
     pointed: frozenset[str] = frozenset()
     entries: int = 0
+    audited: str = ""
     claimed_for: str = ""
     held: bool = False
 
@@ -176,6 +178,7 @@ class Deals:
     def _write(self, link: Link, audits: Sequence[AuditEntry], *, letting_go: bool) -> frozenset[Side]:
         if not (isinstance(link, _StoredLink) and link.held):
             raise ClaimLost(f"deal {link.deal} is not claimed by this run: claim it, then save what claim returned")
+        audited = self._point_days(link, audits)
         # Their keys are used once in the deal's life, so repeating an upsert after a lost answer changes nothing.
         entries: list[Operation] = [("upsert", row) for row in audit_rows(link.deal, audits, link.entries)]
         for _ in range(ATTEMPTS):
@@ -184,6 +187,7 @@ class Deals:
             wanted = replace(
                 link,
                 entries=link.entries + len(entries),
+                audited=audited,
                 look_again=again if letting_go else link.look_again,
                 arrived=frozenset() if letting_go else link.arrived,
                 claim=link.claim if kept else "",
@@ -200,6 +204,16 @@ class Deals:
                 setattr(link, each.name, getattr(wanted, each.name))
             return again
         raise Unavailable(f"deal {link.deal} could not be saved: it changed {ATTEMPTS} times meanwhile")
+
+    def _point_days(self, link: _StoredLink, audits: Sequence[AuditEntry]) -> str:
+        """Let the index lead to the entries before they are there: a row that leads to none does no harm. Returns the
+        last day known to lead here. Costs a write for the first entry of a day."""
+        audited = link.audited
+        for day, row in day_rows(link.deal, audits).items():
+            if day != audited:
+                self._index.upsert(row)
+                audited = day
+        return audited
 
     def _catch_up(self, link: _StoredLink, error: Stale) -> None:
         """Take over the marks that made our version stale, if nothing else did."""

@@ -60,7 +60,7 @@ class Row:
     etag: str = ""
 
 
-Operation = tuple[Literal["insert", "replace", "upsert"], Row]
+Operation = tuple[Literal["insert", "replace", "upsert", "delete"], Row]
 
 
 class Table(Protocol):
@@ -90,7 +90,10 @@ class Table(Protocol):
         ...
 
     def transact(self, operations: Sequence[Operation]) -> list[Row]:
-        """Write rows of one partition, all or none; return them with their etags. Raises AlreadyThere and Stale."""
+        """Write or delete rows of one partition, all or none; return them with their etags, deleted ones without.
+
+        A row is deleted whatever its version, but must be there. Raises AlreadyThere and Stale.
+        """
         ...
 
 
@@ -264,12 +267,13 @@ class _StorageTable:
             (_VERBS[kind], {"PartitionKey": row.partition, "RowKey": row.key, **row.columns}, _options(kind, row))
             for kind, row in operations
         ]
-        if len(asked) == 1:
+        # Alone, deleting what is not there passes for success.
+        if len(asked) == 1 and asked[0][0] != "delete":
             verb, entity, options = asked[0]
             answers = [getattr(self._client, f"{verb}_entity")(entity, **options)]
         else:
             answers = list(self._client.submit_transaction(asked))
-        return [replace(row, etag=answer["etag"]) for (_, row), answer in zip(operations, answers, strict=True)]
+        return [replace(row, etag=answer.get("etag", "")) for (_, row), answer in zip(operations, answers, strict=True)]
 
     def _create(self) -> None:
         from azure.core.exceptions import AzureError, ResourceExistsError
@@ -295,24 +299,27 @@ class _StorageTable:
         return None
 
     def _as_stored(self, operations: Sequence[Operation]) -> list[Row] | None:
-        """Return the rows with their etags if Storage holds every one of them as we wanted to write it."""
+        """Return the rows with their etags if Storage holds every one of them as we wanted it."""
         found = []
-        for _, row in operations:
+        for kind, row in operations:
             stored = self.get(row.partition, row.key)
-            if stored is None or stored.columns != row.columns:
+            if kind == "delete" and stored is None:
+                found.append(replace(row, etag=""))
+            elif kind != "delete" and stored is not None and stored.columns == row.columns:
+                found.append(stored)
+            else:
                 return None
-            found.append(stored)
         return found
 
 
-_VERBS: dict[str, Literal["create", "update", "upsert"]] = {"insert": "create", "replace": "update", "upsert": "upsert"}
+_VERBS = {"insert": "create", "replace": "update", "upsert": "upsert", "delete": "delete"}
 
 
 def _options(kind: str, row: Row) -> dict[str, Any]:
     from azure.core import MatchConditions
     from azure.data.tables import UpdateMode
 
-    if kind == "insert":
+    if kind in ("insert", "delete"):
         return {}
     if kind == "upsert":
         return {"mode": UpdateMode.REPLACE}

@@ -245,6 +245,30 @@ def test_a_transaction_that_fails_leaves_nothing_behind(table: Table, last: Any,
     assert table.query("p") == [there]
 
 
+@pytest.mark.parametrize("count", [1, 100])
+def test_rows_are_deleted_together_whatever_their_version(store: Store, table: Table, count: int) -> None:
+    rows = [Row("p", f"{number:03d}", {"a": "x" * 15_000}) for number in range(count)]
+    for row in rows:
+        table.upsert(row)
+    kept = table.upsert(Row("p", "kept", {}))
+    before = len(store.requests)
+
+    table.transact([("delete", Row("p", row.key, {})) for row in rows])
+
+    assert len(store.requests) == before + 1
+    assert table.query("p") == [kept]
+
+
+@pytest.mark.parametrize("others", [[], [("upsert", Row("p", "new", {}))], [("delete", Row("p", "there", {}))]])
+def test_of_rows_deleted_together_each_must_be_there(table: Table, others: Any) -> None:
+    there = table.insert(Row("p", "there", {}))
+
+    with pytest.raises(Stale, match="p gone has changed"):
+        table.transact([*others, ("delete", Row("p", "gone", {}))])
+
+    assert table.query("p") == [there]
+
+
 def test_a_write_whose_answer_got_lost_is_found_done(azurite_store: AzuriteStore, azurite_table: Table) -> None:
     store, table = azurite_store, azurite_table
     table.insert(Row("p", "first", {}))
@@ -254,8 +278,10 @@ def test_a_write_whose_answer_got_lost_is_found_done(azurite_store: AzuriteStore
     replaced = table.replace(Row("p", "r", {"a": 2}, inserted.etag))
     store.lose_answers(1)
     both = table.transact([("replace", Row("p", "r", {"a": 3}, replaced.etag)), ("insert", Row("p", "s", {"b": 1}))])
+    store.lose_answers(1)
+    table.transact([("delete", Row("p", "first", {}))])
 
-    assert both == [table.get("p", "r"), table.get("p", "s")]
+    assert both == table.query("p")
 
 
 def test_a_lost_answer_does_not_hide_that_the_row_is_another_ones(

@@ -156,6 +156,7 @@ def test_a_webhook_call_is_one_storage_write(deal: tuple[World, str, str]) -> No
     [
         ("echo", ["index.get", "deals.get"]),
         ("change", ["index.get", "deals.get", "deals.replace", *["deals.transact"] * 2]),
+        ("first of the day", ["index.get", "deals.get", "deals.replace", "index.upsert", *["deals.transact"] * 2]),
     ],
 )
 def test_storage_transactions_per_message(deal: tuple[World, str, str], kind: str, transactions: list[str]) -> None:
@@ -166,6 +167,8 @@ def test_storage_transactions_per_message(deal: tuple[World, str, str], kind: st
     if kind == "echo":
         world.work()
 
+    if kind == "first of the day":
+        world.advance(86_400)
     world.fuse.set(0)
     world.run_worker(message)
 

@@ -1,7 +1,8 @@
 """The process may die at any moment: before or after any call to Storage, the queue, Partner Center or the CRM.
 
 Each flow is played once to count its moments, then once per moment with the process dying there. Whatever happens, in
-the end there is one record per referral and one referral per record, both sides agree, and another run writes nothing.
+the end there is one record per referral and one referral per record, both sides agree, the audit has every write with
+its outcome, and another run writes nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 
 from shared.decide import decide
 from shared.view import View
+from tests.flows.accounts import assert_audit_accounts_for_every_write
 from tests.flows.crms import only
 from tests.flows.world import World
 
@@ -140,6 +142,7 @@ def test_dying_at_any_moment_ends_in_agreement(make_memory_world: Callable[..., 
         moments_until_death = play(world, flow, die_at)
         try:
             assert_in_agreement(world)
+            assert_audit_accounts_for_every_write(world)
             world.forget_calls()
             world.settle()
             assert not any(write in call for call in world.calls() for write in ("POST", "PATCH", "write"))

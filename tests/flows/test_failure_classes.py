@@ -109,6 +109,13 @@ def the_record_with_such_a_text_is_deleted(world: World) -> Story:
     world.desk.delete(record_id)
 
 
+def two_referrals_name_one_record(world: World) -> Story:
+    record_id, _ = linked(world)
+    second = world.people.microsoft_creates_deal({"/externalReferenceId": record_id})
+    yield
+    world.people.partner_declines(second["id"])
+
+
 # ---------------------------------------------------------------- what an administrator mends
 
 
@@ -259,6 +266,7 @@ CLASSES = [
     Class("conflict", both_sides_closed_it_differently, "reopen the record"),
     Class("refused", a_text_stands_where_the_referrals_id_belongs, "Clear the field"),
     Class("refused", the_record_with_such_a_text_is_deleted, "Clear the field"),
+    Class("duplicate", two_referrals_name_one_record, "Close the one too many"),
     Class("refused", partner_center_refuses_an_edit, "next: "),
     Class("refused", a_rule_of_the_crm_refuses_to_close, "do what "),
     Class("permission", the_user_lost_the_role_in_partner_center, "Referrals admin"),

@@ -31,7 +31,7 @@ from shared.messages import SyncRequest
 from shared.model import Link, RecordRef
 from shared.services import Services
 from shared.settings import StorageSettings, load
-from shared.store.audit import AuditEntry
+from shared.store.audit import Audit, AuditEntry
 from shared.store.captures import Captures
 from shared.store.cursors import Cursors
 from shared.store.deals import Deals, Story
@@ -194,6 +194,7 @@ class World:
         index: Table = line(self.tables.table(f"{self.name}Index"), "index")
         cursors: Table = line(self.tables.table(f"{self.name}Cursors"), "cursors")
         services.deals = Deals(deals, index, services.clock)  # type: ignore[misc]
+        services.audit = Audit(deals, index)  # type: ignore[misc]
         services.failures = Failures(index, services.clock)  # type: ignore[misc]
         services.cursors = Cursors(cursors)  # type: ignore[misc]
         services.queue = line(self.queue, "queue")  # type: ignore[misc]

@@ -147,6 +147,7 @@ def test_the_settings_of_the_template_are_complete_and_accepted(crm: str, chosen
         "CRM_CURRENCY": "",
         "WEBHOOK_TAKE_BACK": "False",
         "CAPTURE_EVENTS": "False",
+        "AUDIT_RETENTION_DAYS": "400",
     }
 
     assert settings.all_problems(given) == []
