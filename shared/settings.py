@@ -405,6 +405,7 @@ def all_problems(environ: Mapping[str, str] | None = None) -> list[str]:
 SCHEDULES: Mapping[str, str] = {
     "CRM_POLL_SCHEDULE": "0 * * * * *",
     "SWEEP_SCHEDULE": "30 */5 * * * *",
+    "FULL_SWEEP_SCHEDULE": "0 47 1 * * *",
     "REGISTRATION_CHECK_SCHEDULE": "0 17 5 * * *",
 }
 

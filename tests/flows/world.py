@@ -39,6 +39,7 @@ from shared.store.failures import Failures
 from shared.store.journal import Journal
 from shared.store.queue import Message, Queue, WorkQueue
 from shared.store.signs import Signs
+from shared.store.sweeps import Sweeps
 from shared.store.tables import Table, TableStorage
 from tests.flows.backstage import BACKSTAGES
 from tests.flows.crms import shipped_rows
@@ -196,6 +197,7 @@ class World:
         for_people = cast(Table, self.tables.table(f"{self.name}Index"))
         services.signs = Signs(for_people, self.clock.now)  # type: ignore[misc]
         services.journal = Journal(for_people, self.clock.now)  # type: ignore[misc]
+        services.sweeps = Sweeps(for_people)  # type: ignore[misc]
         services.captures = Captures(for_people, self.clock.now)  # type: ignore[misc]
         return services
 
