@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from admin import commands, first_contact, registration
+from admin import commands, first_contact, registration, sweep
 from shared.errors import CosellError
-from shared.services import Services
+from shared.services import Services, process_services
 
 
 def main(arguments: Sequence[str] | None = None, services: Services | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None, services: Services | None = Non
     if given.command == "registration" and given.keys and given.app:
         parser.error("--keys: the app tells no keys; run it without --app, with PARTNER_CENTER_... in the environment")
     try:
-        code: int = given.run(given, services or Services())
+        code: int = given.run(given, services or process_services())
     except (CosellError, ValueError) as wrong:
         print(wrong, file=sys.stderr)
         return 1
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
     contact = subparsers.add_parser("first-contact", help="what the live Partner Center does, as far as it was seen")
     contact.set_defaults(run=first_contact.print_report)
+
+    sweep.add_to(subparsers)
     return parser
 
 

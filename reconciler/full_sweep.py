@@ -86,10 +86,12 @@ _SWEEP = TypeAdapter(Sweep)
 
 
 def begin(
-    services: Services, *, accept_missing: bool = False, budget_s: float = BUDGET_S, tell: Tell | None = None
+    services: Services, *, accept_missing: bool = False, budget_s: float | None = BUDGET_S, tell: Tell | None = None
 ) -> Sweep | None:
-    """Begin a sweep, or go on with the one under way; see `go_on`. `accept_missing`: begin in any case, and look at
-    what is missing however much it is."""
+    """Begin a sweep, or go on with the one under way; see `go_on`.
+
+    `budget_s` None: to the end. `accept_missing`: begin in any case, and look at what is missing however much it is.
+    """
     sweep, cursor = _load(services)
     now = services.clock()
     if sweep and not sweep.done and _is_at_work(sweep, now):
@@ -99,7 +101,7 @@ def begin(
     return _Run(services, sweep, cursor, tell).work(budget_s)
 
 
-def go_on(services: Services, *, budget_s: float = BUDGET_S, tell: Tell | None = None) -> Sweep | None:
+def go_on(services: Services, *, budget_s: float | None = BUDGET_S, tell: Tell | None = None) -> Sweep | None:
     """Go on with the sweep under way for about `budget_s` seconds; return how far it is then.
 
     None: none is under way, or another run is at it. Raises the errors of shared.errors; what was done until then is
@@ -140,8 +142,8 @@ class _Run:
         steps = {"know": self._know, "list": self._list, "check": self._check, "look": self._look}
         self._phases = list(product(steps.items(), self._lists))
 
-    def work(self, budget_s: float) -> Sweep | None:
-        until = self._services.clock() + timedelta(seconds=budget_s)
+    def work(self, budget_s: float | None) -> Sweep | None:
+        until = None if budget_s is None else self._services.clock() + timedelta(seconds=budget_s)
         try:
             self._save()  # before anything is done, so that no other run does it too
             self._go_through(until)
@@ -154,7 +156,7 @@ class _Run:
                 raise
         return self._sweep
 
-    def _go_through(self, until: datetime) -> None:
+    def _go_through(self, until: datetime | None) -> None:
         sweep, pages = self._sweep, 0
         while sweep.phase < len(self._phases):
             (step, do), name = self._phases[sweep.phase]
@@ -169,7 +171,7 @@ class _Run:
             sweep.phase += sweep.after is None
             pages += 1
             self._tell(f"{step} {name}", self._report)
-            if self._services.clock() >= until:
+            if until and self._services.clock() >= until:
                 self._save(working=False)
                 return
             if pages % PAGES_A_SAVE == 0:
@@ -319,7 +321,7 @@ class _Run:
         report.worked_s += (report.finished_utc - self._counted_until).total_seconds()
         self._counted_until = report.finished_utc
         services.sweeps.put(report)
-        braked = [_brake_words(name, each) for name, each in report.lists.items() if each.braked]
+        braked = [brake_words(name, each) for name, each in report.lists.items() if each.braked]
         if braked:
             services.failures.put(FAILURE, "; ".join(braked), next_step=NEXT_STEP)
         else:
@@ -336,7 +338,7 @@ NEXT_STEP = (
 )
 
 
-def _brake_words(name: str, listing: Listing) -> str:
+def brake_words(name: str, listing: Listing) -> str:
     return (
         f"{listing.missing} of {listing.pairs + listing.missing} linked deals are missing from {name}, "
         f"which lists {listing.listed}; nothing was done about them"

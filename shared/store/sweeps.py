@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pydantic import TypeAdapter
 
-from shared.drift import Difference
+from shared.drift import Difference, Reason
 from shared.store.audit import newest_first
 from shared.store.tables import Row, Table, columns, document
 
@@ -45,7 +45,7 @@ class Report:
     finished_utc: datetime | None = None
     worked_s: float = 0
     lists: dict[str, Listing] = field(default_factory=dict)
-    differed: dict[str, int] = field(default_factory=dict)
+    differed: dict[Reason, int] = field(default_factory=dict)
     looks: int = 0
     detailed: int = 0
 
