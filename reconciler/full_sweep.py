@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
-from secrets import token_hex
 from typing import TypeVar
 
 from pydantic import TypeAdapter
@@ -71,7 +70,6 @@ class Sweep:
     """
 
     report: Report
-    salt: str = field(default_factory=lambda: token_hex(8))
     accept_missing: bool = False
     phase: int = 0
     after: str | None = None
@@ -98,7 +96,7 @@ def begin(
         return None
     if sweep is None or sweep.done or accept_missing or now - sweep.report.started_utc > TOO_OLD:
         sweep = Sweep(Report(now), accept_missing=accept_missing)
-    return _Run(services, sweep, cursor, tell).work(budget_s)
+    return _run(services, sweep, cursor, tell, budget_s)
 
 
 def go_on(services: Services, *, budget_s: float | None = BUDGET_S, tell: Tell | None = None) -> Sweep | None:
@@ -110,7 +108,18 @@ def go_on(services: Services, *, budget_s: float | None = BUDGET_S, tell: Tell |
     sweep, cursor = _load(services)
     if sweep is None or sweep.done or _is_at_work(sweep, services.clock()):
         return None
-    return _Run(services, sweep, cursor, tell).work(budget_s)
+    return _run(services, sweep, cursor, tell, budget_s)
+
+
+def _run(services: Services, sweep: Sweep, cursor: Cursor, tell: Tell | None, budget_s: float | None) -> Sweep | None:
+    try:
+        return _Run(services, sweep, cursor, tell).work(budget_s)
+    except Stale:
+        log.info("full_sweep.taken_over")
+        return None
+    except CosellError as error:
+        services.signs.failed(SIGN, str(error))
+        raise
 
 
 def _load(services: Services) -> tuple[Sweep | None, Cursor]:
@@ -136,7 +145,8 @@ class _Run:
             sweep.phase, sweep.after = 0, None
         self._sweep = sweep
         self._report = sweep.report
-        self._known, self._listed = Seen(sweep.salt, sweep.known), Seen(sweep.salt, sweep.listed)
+        salt = sweep.report.key
+        self._known, self._listed = Seen(salt, sweep.known), Seen(salt, sweep.listed)
         self._differences: list[Difference] = []
         self._counted_until = services.clock()
         steps = {"know": self._know, "list": self._list, "check": self._check, "look": self._look}
@@ -144,16 +154,16 @@ class _Run:
 
     def work(self, budget_s: float | None) -> Sweep | None:
         until = None if budget_s is None else self._services.clock() + timedelta(seconds=budget_s)
+        self._save()  # before anything is done, so that no other run does it too
         try:
-            self._save()  # before anything is done, so that no other run does it too
             self._go_through(until)
         except Stale:
-            log.info("full_sweep.taken_over")
-            return None
+            raise
         except CosellError as error:
-            self._interrupt(error)
+            self._interrupt()
             if not isinstance(error, Throttled):
                 raise
+            log.warning("full_sweep.waits", extra={"why": str(error)})
         return self._sweep
 
     def _go_through(self, until: datetime | None) -> None:
@@ -304,16 +314,13 @@ class _Run:
         sweep.working_until_utc = now + timedelta(seconds=LEASE_S) if working else None
         self._cursor = self._services.cursors.save(CURSOR, _SWEEP.dump_json(sweep).decode(), self._cursor.etag)
 
-    def _interrupt(self, error: CosellError) -> None:
-        """Keep what was done, and say what is in the way; the next run tries it again."""
+    def _interrupt(self) -> None:
+        """Keep what was done until something came in the way; the next run tries it again."""
         try:
             self._save(working=False)
         except CosellError as unsaved:
+            # Nothing is lost: the pages since the last save are done anew, once this run is thought dead.
             log.warning("full_sweep.not_saved", extra={"why": str(unsaved)})
-        if isinstance(error, Throttled):
-            log.warning("full_sweep.waits", extra={"why": str(error)})
-        else:
-            self._services.signs.failed(SIGN, str(error))
 
     def _finish(self) -> None:
         report, services = self._report, self._services
