@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from admin import audit, explain, failures, first_contact, registration, sync
+from admin import audit, explain, failures, first_contact, registration, sweep, sync
 from shared.errors import CosellError, Permanent
 from shared.problems import REASONS
-from shared.services import Services
+from shared.services import Services, process_services
 
 DEAL = "its key, its referral's id, or its record: opportunity:<id>"
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, services: Services | None = Non
     if given.command == "registration" and given.keys and given.app:
         parser.error("--keys: the app tells no keys; run it without --app, with PARTNER_CENTER_... in the environment")
     try:
-        code: int = given.run(given, services or Services())
+        code: int = given.run(given, services or process_services())
     except (CosellError, ValueError) as wrong:
         print(wrong, file=sys.stderr)
         if isinstance(wrong, Permanent) and wrong.next_step:
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     contact = subparsers.add_parser("first-contact", help="what the live Partner Center does, as far as it was seen")
     contact.set_defaults(run=first_contact.print_report)
     audit.add_to(subparsers)
+    sweep.add_to(subparsers)
     return parser
 
 

@@ -105,6 +105,7 @@ def _signs(services: Services) -> Mapping[str, Check]:
         "registration": timer("registration", "REGISTRATION_CHECK_SCHEDULE"),
         "poll": timer("poll", "CRM_POLL_SCHEDULE"),
         "sweep": timer("sweep", "SWEEP_SCHEDULE"),
+        "full_sweep": timer("full_sweep", "FULL_SWEEP_SCHEDULE"),
         **{f"relay to {masked(url)}": _relay(of(sign_of(listener_id(url)))) for url in _listeners(services)},
     }
 

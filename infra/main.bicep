@@ -99,6 +99,9 @@ param crmPollSchedule string = ''
 @description('When Partner Center is asked for what events missed. Empty: every five minutes.')
 param sweepSchedule string = ''
 
+@description('When every deal is compared on both sides. Empty: nightly at 01:47.')
+param fullSweepSchedule string = ''
+
 @description('When the webhook registration is checked. Empty: daily at 05:17.')
 param registrationCheckSchedule string = ''
 
@@ -195,6 +198,7 @@ var settingsByCrm = {
 var scheduleSettings = {
   CRM_POLL_SCHEDULE: crmPollSchedule
   SWEEP_SCHEDULE: sweepSchedule
+  FULL_SWEEP_SCHEDULE: fullSweepSchedule
   REGISTRATION_CHECK_SCHEDULE: registrationCheckSchedule
   AUDIT_RETENTION_SCHEDULE: auditRetentionSchedule
 }

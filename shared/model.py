@@ -66,6 +66,14 @@ class ChangePage:
 
 
 @dataclass(frozen=True)
+class RecordPage:
+    """A page of the records that concern us. `after`: where the next page starts, None on the last one."""
+
+    records: tuple[RecordChange, ...]
+    after: str | None = None
+
+
+@dataclass(frozen=True)
 class Referral:
     """A Partner Center referral as read: the JSON `document` and the few facts the core needs by name."""
 

@@ -18,6 +18,7 @@ Reason = Literal[
     "not-found",
     "waiting",
     "unexpected",
+    "brake",
     "registration",
     "relay",
     "event",
@@ -66,6 +67,11 @@ REASONS: Mapping[Reason, Kind] = {
     ),
     "unexpected": Kind(
         "Something unexpected went wrong", "Search the log for the correlation id, report it, and replay"
+    ),
+    "brake": Kind(
+        "A side suddenly lists much less than before",
+        "Check that the app still sees them: the user's role in Partner Center, the app's rights in the CRM. If they are "
+        "really gone: python -m admin sweep --accept-missing",
     ),
     "registration": Kind(
         "The webhook is not registered as it should be",

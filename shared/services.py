@@ -46,9 +46,13 @@ if TYPE_CHECKING:
     from shared.store.journal import Journal
     from shared.store.queue import Queue
     from shared.store.signs import Signs
+    from shared.store.sweeps import Sweeps
     from shared.store.tables import TableStorage
 
 G = TypeVar("G", bound=Group)
+
+READERS = 8
+"""Keeps a full sweep of 20,000 pairs, two reads for each on each side, within minutes."""
 
 
 def utc_now() -> datetime:
@@ -59,7 +63,7 @@ class Services:
     """The parts of one process.
 
     `environ` None: the process's own environment; `session` None: each remote has its own; `sleep` waits the seconds
-    between retries within one call.
+    between retries within one call; `readers`: threads that read Storage where there is much to read.
     """
 
     def __init__(
@@ -69,12 +73,14 @@ class Services:
         clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
         session: requests.Session | None = None,
+        readers: int = 1,
     ) -> None:
         self.environ = environ
         self.session = session
         self.sleep = sleep
         self.clock = clock
         self._unnoted = False
+        self.readers = readers
 
     def settings(self, group: type[G]) -> G:
         """Return a group of settings. Raises SettingsError with all of the group's problems."""
@@ -175,6 +181,13 @@ class Services:
         from shared.store.tables import INDEX
 
         return Captures(self._tables.table(INDEX), self.clock)
+
+    @cached_property
+    def sweeps(self) -> Sweeps:
+        from shared.store.sweeps import Sweeps
+        from shared.store.tables import INDEX
+
+        return Sweeps(self._tables.table(INDEX))
 
     # ------------------------------------------------------------ the outside systems
 
@@ -309,4 +322,4 @@ class Services:
 @lru_cache(maxsize=1)
 def process_services() -> Services:
     """The one Services of this process, which the triggers share."""
-    return Services()
+    return Services(readers=READERS)

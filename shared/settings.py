@@ -418,6 +418,7 @@ def all_problems(environ: Mapping[str, str] | None = None) -> list[str]:
 SCHEDULES: Mapping[str, str] = {
     "CRM_POLL_SCHEDULE": "0 * * * * *",
     "SWEEP_SCHEDULE": "30 */5 * * * *",
+    "FULL_SWEEP_SCHEDULE": "0 47 1 * * *",
     "REGISTRATION_CHECK_SCHEDULE": "0 17 5 * * *",
     "AUDIT_RETENTION_SCHEDULE": "0 41 3 * * *",
 }

@@ -67,6 +67,16 @@ class MemoryTable:
         wanted = sorted((place, row) for place, row in found if first <= place and (not end or place < end))
         return [_copy(row) for _, row in islice(wanted, limit)]
 
+    def across(self, key: str, after: str, before: str, limit: int) -> list[Row]:
+        for given in (key, after, before):
+            _check_key(given)
+        self._requests.append(f"across {self.name}")
+        first, end = _ordinal(after), _ordinal(before)
+        with self._lock:
+            found = [(_ordinal(name), rows[key]) for name, rows in self._partitions.items() if key in rows]
+        wanted = sorted((place, row) for place, row in found if first < place < end)
+        return [_copy(row) for _, row in islice(wanted, limit)]
+
     def insert(self, row: Row) -> Row:
         return self._write("insert", [("insert", row)])[0]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shared.model import ChangePage, Record, RecordRef
+from shared.model import ChangePage, Record, RecordPage, RecordRef
 
 
 @dataclass(frozen=True)
@@ -87,4 +87,11 @@ class Crm(Protocol):
         """Yield what changed in the table since `cursor` (None: everything that is shared, at least), page by page.
 
         Only the last page carries the next cursor. An expired cursor starts over by itself.
+        """
+
+    def shared_records(self, table: str, after: str | None) -> RecordPage:
+        """Return a page of the records that are shared or that we know, with their versions: one request.
+
+        `after` is the page before's, which another process may have read; None: the first page. A record that is there
+        the whole time is on exactly one page. Has nothing to do with the cursors of `changes`.
         """

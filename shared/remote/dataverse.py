@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 from shared.errors import NotFound, Refused, VersionConflict
-from shared.model import GUID, ChangePage, Record, RecordRef
+from shared.model import GUID, ChangePage, Record, RecordPage, RecordRef
 from shared.remote.crm import RelatedRow, TableShape
 from shared.remote.dataverse_changes import ChangeFeed
 from shared.remote.dataverse_errors import DUPLICATES, OPPORTUNITY_ALREADY_CLOSED, STATE_IN_PLACE
@@ -120,6 +120,9 @@ class Dataverse:
 
     def changes(self, table: str, cursor: str | None) -> Iterator[ChangePage]:
         return ChangeFeed(self._remote, self._shapes[table]).since(cursor)
+
+    def shared_records(self, table: str, after: str | None) -> RecordPage:
+        return ChangeFeed(self._remote, self._shapes[table]).shared(after)
 
     def _first(self, table: str, options: Mapping[str, str]) -> Mapping[str, Any] | None:
         options = {**options, "$orderby": "createdon asc", "$top": "1"}

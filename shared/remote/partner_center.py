@@ -33,6 +33,7 @@ DIALECT = Dialect(
     headers={"X-Caller-Id": "5d0e6c1c-52c4-4f6e-9a43-0c8f6d2b7a11"},
 )
 
+OLDEST_FIRST = {"$orderby": "createdDateTime asc"}
 CREATED_BEFORE_SENT = timedelta(hours=1)
 """How far Partner Center's clock may be behind the one that noted when a create was sent."""
 
@@ -98,6 +99,16 @@ class PartnerCenter:
             yield fresh
             if len(fresh) < len(page):
                 return
+
+    def listed(self, after: str | None) -> tuple[list[Referral], str | None]:
+        """Return a page of all referrals and where the next one starts, None after the last: one request.
+
+        In the order of creation, so that what changes meanwhile stays on its page. `after` is the page before's, which
+        another process may have read. Raises Refused when Partner Center does not know it any more: start over.
+        """
+        asked = self._remote.json("GET", after) if after else self._remote.json("GET", "referrals", params=OLDEST_FIRST)
+        following = asked.get("@odata.nextLink")
+        return [Referral(document) for document in _rows(asked)], self._own_address(following) if following else None
 
     def find_created(self, external_reference_id: str, not_before: datetime) -> Referral | None:
         """Return our own referral that carries this CRM id and was created after `not_before`; of several the oldest.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from shared.errors import NotFound, NotVisible, OutcomeUnknown, Permanent, Refused
-from shared.model import ChangePage, Record, RecordRef
+from shared.model import ChangePage, Record, RecordPage, RecordRef
 from shared.remote.crm import RelatedRow, TableShape
 from shared.remote.http import Remote, utc_now
 from shared.remote.salesforce_changes import ChangeFeed
@@ -138,15 +138,18 @@ class Salesforce:
         return RecordRef("Opportunity", opportunity) if opportunity else None
 
     def changes(self, table: str, cursor: str | None) -> Iterator[ChangePage]:
+        return self._seeing(table, lambda columns: self._feed(table, columns).since(cursor))
+
+    def shared_records(self, table: str, after: str | None) -> RecordPage:
+        return self._seeing(table, lambda columns: self._feed(table, columns).shared(after))
+
+    def _feed(self, table: str, columns: Sequence[str]) -> ChangeFeed:
         shape = self._shapes[table]
 
-        def ask(columns: Sequence[str]) -> Iterator[ChangePage]:
-            def record(row: Mapping[str, Any]) -> Record:
-                return to_record(shape, columns, row, {}, self._user_id())
+        def record(row: Mapping[str, Any]) -> Record:
+            return to_record(shape, columns, row, {}, self._user_id())
 
-            return ChangeFeed(self._remote, shape, columns, record, self._clock).since(cursor)
-
-        return self._seeing(table, ask)
+        return ChangeFeed(self._remote, shape, columns, record, self._clock)
 
     # ------------------------------------------------------------ creating
 

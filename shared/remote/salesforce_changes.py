@@ -21,11 +21,19 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from shared.errors import Permanent
-from shared.model import ChangePage, Record, RecordChange, RecordRef
+from shared.model import ChangePage, Record, RecordChange, RecordPage, RecordRef
 from shared.remote.crm import TableShape
 from shared.remote.http import Remote
 from shared.remote.salesforce_composite import Part, query, send
-from shared.remote.salesforce_rows import CHILD_OBJECTS, columns_of, literal, moment, select, utc_text
+from shared.remote.salesforce_rows import (
+    CHILD_OBJECTS,
+    columns_of,
+    literal,
+    moment,
+    select,
+    utc_text,
+    value_at,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +44,8 @@ UPDATED_REACHES_BACK = timedelta(days=29)
 DELETED_REACHES_BACK = timedelta(days=14)
 """The windows end at 30 and at 15 days; a day is left for what the clocks differ."""
 
+PAGE_SIZE = 1000
+"""Of a list of all records. A page of rows that have children may be shorter than asked for."""
 REMEMBERED = 5_000
 """A row in Table Storage ends at 1 MiB; what is not remembered is only looked at once more."""
 STAMP = "SystemModstamp"
@@ -80,6 +90,24 @@ class ChangeFeed:
         """Ask now, and return pages of changes to be taken one by one; the last one carries the next cursor."""
         cursor = self._cursor(text)
         return self._changes(cursor, self._ask(cursor))
+
+    def shared(self, after: str | None) -> RecordPage:
+        """Return a page of all shared records in the order of their ids. `after` is the last id of the page before.
+
+        So it never expires, as the org's own cursors do after two days.
+        """
+        beyond = f"Id > {literal(after)} AND " if after else ""
+        chosen = select(self._shape.table, self._columns)
+        soql = f"{chosen} WHERE {beyond}{self._shared()} ORDER BY Id ASC LIMIT {PAGE_SIZE}"
+        answer = self._remote.json("GET", "query", params={"q": soql})
+        rows = answer["records"]
+        is_last = answer["done"] and len(rows) < PAGE_SIZE
+        return RecordPage(tuple(map(self._listed, rows)), None if is_last or not rows else rows[-1]["Id"])
+
+    def _listed(self, row: Mapping[str, Any]) -> RecordChange:
+        """Unlike in the feed, a record of which only our own mark is left asks for nothing."""
+        asks = any(value_at(row, column) for column in (self._shape.referral_id, self._shape.sync_flag) if column)
+        return RecordChange(self._ref(row["Id"]), self._record(row).version, shared=asks)
 
     def _changes(self, cursor: Cursor, answers: Mapping[str, Any]) -> Iterator[ChangePage]:
         until = max(cursor.since, utc_text(moment(answers["updated"]["latestDateCovered"])))

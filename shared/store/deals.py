@@ -30,6 +30,7 @@ ATTEMPTS = 20
 
 LINK_KEY = "link"
 INDEX_KEY = "deal"
+PLACES_OF_REFERRALS = "referral-"
 
 
 @dataclass
@@ -72,6 +73,21 @@ def deal_of_record(record: RecordRef) -> str:
     return f"crm_{record.table}_{_spelled(record.id)}"
 
 
+def place_of_referral(referral_id: str) -> str:
+    """Return where the index names the deal of this referral."""
+    return f"{PLACES_OF_REFERRALS}{_spelled(referral_id)}"
+
+
+def place_of_record(record: RecordRef) -> str:
+    """Return where the index names the deal of this record."""
+    return f"{places_of_table(record.table)}{_spelled(record.id)}"
+
+
+def places_of_table(table: str) -> str:
+    """Return what the places of all records of a CRM table begin with."""
+    return f"record-{table}-"
+
+
 class Deals:
     def __init__(
         self,
@@ -94,6 +110,15 @@ class Deals:
             raise ValueError("a deal is found by one referral_id, one record or one engagement_id")
         row = self._index.get(keys[0], INDEX_KEY)
         return str(row.columns["deal"]) if row else None
+
+    def known(self, places: str, after: str, limit: int) -> list[tuple[str, str]]:
+        """Return a page of what the index knows: places that begin so, and the deal that each names.
+
+        `after` is the last place of the page before, "" for the first page. An id that left a link keeps its place.
+        """
+        end = f"{places[:-1]}{chr(ord(places[-1]) + 1)}"
+        rows = self._index.across(INDEX_KEY, after or places, end, limit)
+        return [(row.partition, str(row.columns["deal"])) for row in rows]
 
     def point(self, link: Link) -> None:
         """Let the index name this deal for every id in the link. Costs a write per id that is new to it, else nothing.
@@ -238,8 +263,8 @@ def _row(link: _StoredLink) -> Row:
 
 def _index_keys(referral_id: str | None, record: RecordRef | None, engagement_id: str | None) -> list[str]:
     return [
-        *([f"referral-{_spelled(referral_id)}"] if referral_id else []),
-        *([f"record-{record.table}-{_spelled(record.id)}"] if record else []),
+        *([place_of_referral(referral_id)] if referral_id else []),
+        *([place_of_record(record)] if record else []),
         *([f"engagement-{_spelled(engagement_id)}"] if engagement_id else []),
     ]
 

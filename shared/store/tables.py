@@ -75,6 +75,13 @@ class Table(Protocol):
         """
         ...
 
+    def across(self, key: str, after: str, before: str, limit: int) -> list[Row]:
+        """Return the rows `key` of the partitions between `after` and `before` (both excluded), in their order.
+
+        One request for each 1,000 rows; to go on, `after` is the partition of the last row.
+        """
+        ...
+
     def insert(self, row: Row) -> Row:
         """Return the row with its etag. Raises AlreadyThere."""
         ...
@@ -190,11 +197,18 @@ class _StorageTable:
         _check_key(partition)  # without one the service would read the whole table
         tests = [("PartitionKey eq @partition", partition), ("RowKey ge @from", key_from), ("RowKey lt @to", key_to)]
         wanted = " and ".join(test for test, value in tests if value)
-        values = {test.rpartition("@")[2]: value for test, value in tests if value}
+        return self._found(wanted, {test.rpartition("@")[2]: value for test, value in tests if value}, limit)
 
+    def across(self, key: str, after: str, before: str, limit: int) -> list[Row]:
+        for given in (key, after, before):
+            _check_key(given)
+        wanted = "PartitionKey gt @after and PartitionKey lt @before and RowKey eq @key"
+        return self._found(wanted, {"after": after, "before": before, "key": key}, limit)
+
+    def _found(self, wanted: str, values: Mapping[str, str], limit: int | None) -> list[Row]:
         def ask() -> list[Row]:
             page = min(limit or 1_000, 1_000)
-            found = self._client.query_entities(wanted, parameters=values, results_per_page=page)
+            found = self._client.query_entities(wanted, parameters=dict(values), results_per_page=page)
             return [_row(entity) for entity in islice(found, limit)]
 
         return self._ask(ask, missing=[])

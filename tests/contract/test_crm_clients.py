@@ -13,13 +13,14 @@ import pytest
 
 from shared import errors
 from shared.model import RecordChange, RecordRef
-from shared.remote import dataverse_changes
+from shared.remote import dataverse_changes, salesforce_changes
 from tests.contract.crm_kits import KITS, PAGE_SIZE, Kit, feed, new_id
 
 
 @pytest.fixture(params=KITS)
 def kit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kit]:
     monkeypatch.setattr(dataverse_changes, "PAGE_SIZE", PAGE_SIZE)
+    monkeypatch.setattr(salesforce_changes, "PAGE_SIZE", PAGE_SIZE)
     with KITS[request.param]() as made:
         yield made
 
@@ -449,3 +450,37 @@ def test_a_gateway_in_the_way_is_unavailable_and_never_a_missing_record(kit: Kit
 
     with pytest.raises(errors.Unavailable):
         kit.crm.read(ref)
+
+
+def test_the_records_that_concern_us_are_listed_in_pages_that_another_process_can_continue(kit: Kit) -> None:
+    flag = kit.columns["flag"]
+    shared = [kit.seller_creates(kit.opportunity, **deal(kit, flag=True)) for _ in range(2 * kit.page_size)]
+    switched_off, _ = kit.crm.create(kit.opportunity, new_id(), deal(kit))
+    kit.seller_creates(kit.opportunity, **deal(kit, flag=False))
+    kit.seller_creates(kit.lead, **{**kit.new_lead, flag: True})
+    kit.asked()
+
+    first = kit.crm.shared_records(kit.opportunity, None)
+    kit.seller_edits(shared[0], **{kit.columns["title"]: "edited between pages"})
+    page, listed = first, list(first.records)
+    while page.after:
+        page = kit.crm.shared_records(kit.opportunity, page.after)
+        listed += page.records
+
+    assert len(kit.asked()) == 3
+    assert len(listed) == len({each.ref for each in listed}) == len(shared) + 1
+    assert {each.ref for each in listed} == {*shared, switched_off.ref}
+    assert all(each.shared for each in listed)
+    edited_after_it_was_listed = {shared[0]} & {each.ref for each in first.records}
+    for each in listed:
+        is_current = kit.crm.read(each.ref).version == each.version
+        assert is_current == (each.ref not in edited_after_it_was_listed)
+
+
+def test_a_list_of_records_leaves_the_change_feed_where_it_is(kit: Kit) -> None:
+    _, cursor = feed(kit, None)
+    ref = kit.seller_creates(kit.opportunity, **deal(kit, flag=True))
+
+    assert [each.ref for each in kit.crm.shared_records(kit.opportunity, None).records] == [ref]
+
+    assert [each.ref for each in feed(kit, cursor)[0]] == [ref]

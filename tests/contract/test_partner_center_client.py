@@ -330,6 +330,22 @@ def test_a_first_sweep_sees_everything_page_by_page(bench: Bench) -> None:
     assert bench.asked() == ["GET /referrals"] * 3
 
 
+def test_everything_is_listed_in_pages_that_an_edit_does_not_move_and_another_process_can_continue(
+    bench: Bench,
+) -> None:
+    made = bench.deals(2 * PAGE_SIZE + 5, every_s=1)
+
+    page, after = bench.client.listed(None)
+    listed = list(page)
+    bench.client.patch(made[0].id, [{"op": "replace", "path": "/details/notes", "value": "new"}], made[0].etag)
+    while after:
+        page, after = bench.client.listed(after)
+        listed += page
+
+    assert [referral.id for referral in listed] == [referral.id for referral in made]
+    assert [call for call in bench.asked() if call.startswith("GET")] == ["GET /referrals"] * 3
+
+
 def test_an_idle_sweep_is_one_request(bench: Bench) -> None:
     made = bench.deals(PAGE_SIZE + 5)
 

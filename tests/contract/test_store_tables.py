@@ -212,6 +212,21 @@ def test_a_query_follows_the_pages_of_the_service(store: Store, table: Table) ->
     assert len(table.query("p", limit=1_050)) == 1_050
 
 
+def test_one_row_of_each_partition_in_a_range_comes_page_by_page(store: Store, table: Table) -> None:
+    for partition in ["p-", "p-b", "p-B", "p-10", "p-a", "p.", "q-a"]:
+        table.insert(Row(partition, "deal", {}))
+        table.insert(Row(partition, "other", {}))
+    before = len(store.requests)
+
+    first = table.across("deal", "p-", "p.", 3)
+    rest = table.across("deal", first[-1].partition, "p.", 3)
+
+    assert [(row.partition, row.key) for row in first] == [("p-10", "deal"), ("p-B", "deal"), ("p-a", "deal")]
+    assert [row.partition for row in rest] == ["p-b"]
+    assert len(store.requests) == before + 2
+    assert store.table("Missing").across("deal", "p-", "p.", 3) == []
+
+
 def test_a_transaction_writes_all_its_rows_in_one_request(store: Store, table: Table) -> None:
     old = table.insert(Row("p", "old", {"a": 1}))
     before = len(store.requests)

@@ -119,6 +119,14 @@ def two_referrals_name_one_record(world: World) -> Story:
 # ---------------------------------------------------------------- what an administrator mends
 
 
+def partner_center_lists_nothing(world: World) -> Story:
+    linked(world)
+    world.pc.faults.add("status", method="GET", path="/referrals$", times=FOR_EVER, status=200, body={"value": []})
+    world.fire("nightly_sweep")
+    yield
+    world.pc.faults.clear()
+
+
 def partner_center_refuses_an_edit(world: World) -> Story:
     record_id, _ = linked(world)
     world.pc.faults.add("status", method="PATCH", times=FOR_EVER, status=400, body=REFUSAL)
@@ -267,6 +275,7 @@ CLASSES = [
     Class("refused", a_text_stands_where_the_referrals_id_belongs, "Clear the field"),
     Class("refused", the_record_with_such_a_text_is_deleted, "Clear the field"),
     Class("duplicate", two_referrals_name_one_record, "Close the one too many"),
+    Class("brake", partner_center_lists_nothing, "the user's role in Partner Center", then=("sweep",)),
     Class("refused", partner_center_refuses_an_edit, "next: "),
     Class("refused", a_rule_of_the_crm_refuses_to_close, "do what "),
     Class("permission", the_user_lost_the_role_in_partner_center, "Referrals admin"),

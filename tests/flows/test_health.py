@@ -43,6 +43,7 @@ def everything_ran(world: World) -> None:
     world.people.microsoft_creates_deal()
     world.settle()
     world.fire("reconciler")
+    world.fire("nightly_sweep")
     world.fire("check_registration")
 
 
@@ -61,6 +62,7 @@ def test_an_app_that_works_is_ok(world: World) -> None:
         "registration",
         "poll",
         "sweep",
+        "full_sweep",
     }
     ends = world.clock.now() + timedelta(days=90)
     assert found["refresh_token"]["says"] == f"renewed with every sign-in; the stored one ends on {ends:%Y-%m-%d}"
@@ -78,6 +80,7 @@ def test_a_fresh_app_says_what_has_not_happened_yet(world: World) -> None:
         "registration",
         "poll",
         "sweep",
+        "full_sweep",
     }
     assert "register the webhook" in found["webhook"]["says"]
 
@@ -122,7 +125,7 @@ def test_timers_that_stopped_are_seen(world: World) -> None:
     assert "has not run in time" in health(world)[1]["poll"]["says"]
 
     world.advance(2 * 24 * 3600)
-    assert verdicts(world) == dict.fromkeys(("poll", "sweep", "registration", "webhook"), "attention")
+    assert verdicts(world) == dict.fromkeys(("poll", "sweep", "full_sweep", "registration", "webhook"), "attention")
 
 
 def test_a_refresh_token_that_was_not_renewed_for_long_is_seen(world: World) -> None:

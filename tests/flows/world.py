@@ -39,6 +39,7 @@ from shared.store.failures import Failures
 from shared.store.journal import Journal
 from shared.store.queue import Message, WorkQueue
 from shared.store.signs import Signs
+from shared.store.sweeps import Sweeps
 from shared.store.tables import Table, TableStorage
 from tests.flows.backstage import BACKSTAGES
 from tests.flows.crms import shipped_rows
@@ -204,6 +205,7 @@ class World:
         services.signs = Signs(for_people, services.clock)  # type: ignore[misc]
         services.journal = Journal(for_people, services.clock)  # type: ignore[misc]
         services.captures = Captures(for_people, services.clock)  # type: ignore[misc]
+        services.sweeps = Sweeps(for_people)  # type: ignore[misc]
 
     def neighbour(self, address: str, system: Simulator) -> None:
         """There is another system at `address`, which the product may call."""

@@ -1,4 +1,4 @@
-"""Makes everything that is drawn at random - ids, tokens, jitter - follow from a seed, so that stories can be told again."""
+"""Makes all that is drawn at random - ids, tokens, jitter - follow from a seed, so that a story can be told again."""
 
 from __future__ import annotations
 

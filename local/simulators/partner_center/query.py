@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +55,7 @@ class BadQuery(Exception):
     """The query cannot be answered; the message says why."""
 
 
+@lru_cache(maxsize=1 << 15)
 def ticks(text: str) -> int:
     """A timestamp as 100 ns since year 1, exact to seven digits, as .NET counts. Raises ValueError."""
     match = _TIME.fullmatch(text)
