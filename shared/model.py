@@ -115,6 +115,14 @@ class Referral:
         return self.document.get("type") == "Independent" and (invited_by or MICROSOFT).lower() == MICROSOFT
 
 
+@dataclass(frozen=True)
+class Paused:
+    """A remote that is left alone until `until_utc`; `why` in words."""
+
+    until_utc: datetime
+    why: str
+
+
 LinkState = Literal["new", "active", "failed", "tombstone"]
 
 

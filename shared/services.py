@@ -7,6 +7,7 @@ worker needs. Tests give a Services their own parts.
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from shared.store.deals import Deals
     from shared.store.failures import Failures
     from shared.store.journal import Journal
+    from shared.store.pauses import Pauses
     from shared.store.queue import Queue
     from shared.store.signs import Signs
     from shared.store.tables import TableStorage
@@ -57,7 +59,7 @@ class Services:
     """The parts of one process.
 
     `environ` None: the process's own environment; `session` None: each remote has its own; `sleep` waits the seconds
-    between retries within one call.
+    between retries within one call; `random` gives numbers from 0 to 1.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class Services:
         clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
         session: requests.Session | None = None,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self.environ = environ
         self.session = session
         self.sleep = sleep
+        self.random = random
         self.clock = clock
 
     def settings(self, group: type[G]) -> G:
@@ -155,6 +159,13 @@ class Services:
 
         return Captures(self._tables.table(INDEX), self.clock)
 
+    @cached_property
+    def pauses(self) -> Pauses:
+        from shared.store.pauses import Pauses
+        from shared.store.tables import INDEX
+
+        return Pauses(self._tables.table(INDEX), self.clock)
+
     # ------------------------------------------------------------ the outside systems
 
     @cached_property
@@ -162,9 +173,8 @@ class Services:
         from shared.remote.partner_center import DIALECT, PartnerCenter
 
         settings = self._partner_center
-        return PartnerCenter(
-            self._remote("Partner Center", settings.url, self._partner_center_user(settings.scope), DIALECT)
-        )
+        user = self._partner_center_user(settings.scope)
+        return PartnerCenter(self._shared("Partner Center", settings.url, user, DIALECT))
 
     @cached_property
     def webhooks(self) -> PartnerCenterWebhooks:
@@ -236,7 +246,7 @@ class Services:
         else:
             user = ManagedIdentity(scope, settings.client_id, clock=self.clock)
         user.tell = self._noted("crm_sign_in")
-        return Dataverse(self._remote("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), self._shapes)
+        return Dataverse(self._shared("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), self._shapes)
 
     def _salesforce(self) -> Crm:
         from shared.remote.salesforce import API_PATH, TIMEOUT_S, Salesforce
@@ -247,7 +257,7 @@ class Services:
         user.tell = self._noted("crm_sign_in")
         url = f"{settings.url}/{API_PATH}/{settings.api_version}"
         budget = DailyBudget(settings.api_reserve)
-        remote = self._remote("Salesforce", url, user, DIALECT, pause_after=budget, timeout_s=TIMEOUT_S)
+        remote = self._shared("Salesforce", url, user, DIALECT, pause_after=budget, timeout_s=TIMEOUT_S)
         return Salesforce(remote, self._shapes, user_id=lambda: user.user_id, clock=self.clock)
 
     def salesforce_sign_in(self) -> SalesforceSignIn:
@@ -276,6 +286,14 @@ class Services:
 
         entra = self._remote("Entra ID", authority, None, ENTRA)
         return EntraTokens(entra, tenant_id, client_id, client_secret, clock=self.clock)
+
+    def _shared(self, name: str, url: str, user: TokenSource, dialect: Dialect, **options: Any) -> Remote:
+        """Return a remote that all workers call, and so pause together."""
+        try:
+            pauses = self.pauses
+        except SettingsError:  # no Storage: a command line that only looks
+            pauses = None
+        return self._remote(name, url, user, dialect, pauses=pauses, **options)
 
     def _remote(self, name: str, url: str, user: TokenSource | None, dialect: Dialect, **options: Any) -> Remote:
         from shared.remote.http import Remote

@@ -15,6 +15,8 @@ from shared.sync import fail_deal, sync_one
 FIRST_DELAY_S = 30
 LONGEST_DELAY_S = 3_600
 SETTINGS_DELAY_S = 300
+JITTER, LONGEST_JITTER_S = 0.1, 60.0
+"""The part of a pause by which its work may come back later, so that not all of it comes back at once."""
 SHOWN_AFTER_DEFERRALS = 8
 """From then on, after an hour or more, a person is told that a deal waits."""
 
@@ -32,6 +34,8 @@ def work_off(body: bytes, services: Services, *, redelivered: bool, sent_utc: da
         if request.deferrals + 1 == SHOWN_AFTER_DEFERRALS and not isinstance(later, Throttled):
             waits = Permanent(str(later), next_step="It is tried again by itself; mend what the message names")
             fail_deal(request, services, waits)
+        if isinstance(later, Throttled):
+            delay_s += services.random() * min(delay_s * JITTER, LONGEST_JITTER_S)
         _put_back(request, services, delay_s, str(later), fields)
     except SettingsError as wrong:
         _put_back(request, services, SETTINGS_DELAY_S, str(wrong), fields)

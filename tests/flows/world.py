@@ -37,6 +37,7 @@ from shared.store.cursors import Cursors
 from shared.store.deals import Deals, Story
 from shared.store.failures import Failures
 from shared.store.journal import Journal
+from shared.store.pauses import Pauses
 from shared.store.queue import Message, Queue, WorkQueue
 from shared.store.signs import Signs
 from shared.store.tables import Table, TableStorage
@@ -150,6 +151,10 @@ class World:
             self.tables, self.queue = MemoryTables(), MemoryQueue(self.clock.now)
             self.relays = MemoryQueue(self.clock.now)
         self.fuse = Fuse()
+        self.looks = Fuse()
+        """Counts what is asked and told of pauses."""
+        self.luck = 0.0
+        """What the product takes for a random number."""
         self.simulators = Simulators(self.clock)
         self.neighbours: dict[str, Simulator] = {}
         self.entra, self.pc, self.people = (
@@ -183,7 +188,13 @@ class World:
         self.simulators.mount(session)
         for address, system in self.neighbours.items():
             session.mount(address, InProcessAdapter(system))
-        services = Services(self.settings, clock=self.clock.now, sleep=self.clock.advance, session=session)
+        services = Services(
+            self.settings,
+            clock=self.clock.now,
+            sleep=self.clock.advance,
+            session=session,
+            random=lambda: self.luck,
+        )
         deals = cast(Table, Fused(self.tables.table(f"{self.name}Deals"), "deals", self.fuse))
         index = cast(Table, Fused(self.tables.table(f"{self.name}Index"), "index", self.fuse))
         cursors = cast(Table, Fused(self.tables.table(f"{self.name}Cursors"), "cursors", self.fuse))
@@ -192,6 +203,9 @@ class World:
         services.cursors = Cursors(cursors)  # type: ignore[misc]
         services.queue = cast(Queue, Fused(self.queue, "queue", self.fuse))  # type: ignore[misc]
         services.relays = cast(Queue, Fused(self.relays, "relays", self.fuse))  # type: ignore[misc]
+        # Pauses are looked up just before a call, and dying there is dying before the call: no moments of their own.
+        pauses = cast(Table, Fused(self.tables.table(f"{self.name}Index"), "pauses", self.looks))
+        services.pauses = Pauses(pauses, self.clock.now)  # type: ignore[misc]
         # What is written for people only is no moment to die at: nothing the product does depends on it.
         for_people = cast(Table, self.tables.table(f"{self.name}Index"))
         services.signs = Signs(for_people, self.clock.now)  # type: ignore[misc]
