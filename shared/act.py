@@ -22,6 +22,9 @@ def carry_out(work: Work, plan: Plan) -> bool:
     if plan.held:
         work.note(f"nothing is written: {plan.held}")
         return False
+    if plan.stopped:
+        work.problems = plan.problems  # and nothing whose words could change: it is shown once
+        return False
     if not plan.invite and link.intent and link.intent.operation == "invite_microsoft":
         link.intent = work.interrupted = None  # the seller wants no help any more
     waiting = {*plan.to_partner_center, *plan.to_crm}

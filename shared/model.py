@@ -134,6 +134,24 @@ class Intent:
     sent_utc: datetime
 
 
+@dataclass(frozen=True)
+class Written:
+    """A write of ours to `side`: digests of the values, by field."""
+
+    side: Side
+    at_utc: datetime
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Why a field is not written any more: `side` put back what we wrote; the values that both sides held then."""
+
+    side: Side
+    partner_center: Any = None
+    crm: Any = None
+
+
 @dataclass
 class Link:
     """What we know of one deal: which referral and record belong together, and what both sides held when they agreed.
@@ -141,8 +159,9 @@ class Link:
     `base` maps a field's name to [Partner Center's value, the CRM's value] at the last agreement. The versions are what
     each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
     the base, so that they are read again next time; `writing` has, for each field of a write under way, the side and
-    the base that it makes true. `claim` and `claim_until_utc` say who works on it now, `look_again` which sides were
-    reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
+    the base that it makes true. `written` are our latest writes, and `stopped` the fields that are not written any more
+    because of them, until an operator replays the deal (shared.breaker). `claim` and `claim_until_utc` say who works on
+    it now, `look_again` which sides were reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
     """
 
     deal: str
@@ -158,6 +177,8 @@ class Link:
     base: dict[str, list[Any]] = field(default_factory=dict)
     unsettled: frozenset[Side] = frozenset()
     writing: dict[str, list[Any]] = field(default_factory=dict)
+    written: list[Written] = field(default_factory=list)
+    stopped: dict[str, Stopped] = field(default_factory=dict)
     failure: str = ""
     audit_text: str = ""
     intent: Intent | None = None

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from shared.act import carry_out
-from shared.decide import decide
+from shared.breaker import WHOLE_DEAL, put_back, runs_away
+from shared.decide import Plan, decide
 from shared.errors import NotFound, NotVisible, Permanent, Retryable, Unavailable, VersionConflict
 from shared.find import Nothing, find_deal
 from shared.lifecycle import was_accepted
 from shared.logs import log
 from shared.messages import SyncRequest
-from shared.model import ALL_SIDES, Link, Side, ticks
+from shared.model import ALL_SIDES, Link, Side, Stopped, ticks
 from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
 from shared.work import Work
@@ -74,9 +75,12 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
             return Outcome("coalesced", link.deal)
         sides = marks
     if link is None:
-        if redelivered or request.deferrals:
+        releases = request.cause == "operator" and bool(found.link and found.link.stopped)
+        if redelivered or request.deferrals or releases:
             raise Retryable(f"deal {found.deal} is claimed, perhaps by a run that died", retry_after_s=BUSY_S)
         return Outcome("busy", found.deal, "its holder will look again")
+    if request.cause == "operator":
+        link.written, link.stopped = [], {}  # a person has looked at what put our values back
     return _finish(Work(services, request, View.of(services, link, found)), sides | link.look_again)
 
 
@@ -175,6 +179,8 @@ def _agree(work: Work, sides: frozenset[Side]) -> None:
 
 def _round(work: Work, sides: frozenset[Side]) -> None:
     work.begin_round()
+    if runs_away(work.link.written, work.services.clock()):
+        work.link.stopped[WHOLE_DEAL] = Stopped(work.link.written[-1].side)
     try:
         if _read(work, sides) and _both_exist(work):
             _come_to_rest(work)
@@ -210,15 +216,27 @@ def _both_exist(work: Work) -> bool:
 def _come_to_rest(work: Work) -> None:
     """Act until deciding again finds nothing to write: what a write brought back may itself be a change."""
     for _ in range(ROUNDS):
-        if not carry_out(work, decide(work.view.deal())):
+        if not carry_out(work, _plan(work)):
             return
     raise Unavailable(f"deal {work.link.deal} does not come to rest", retry_after_s=BUSY_S)
+
+
+def _plan(work: Work) -> Plan:
+    """What there is to write, but for what would only be put back again."""
+    link, deal = work.link, work.view.deal()
+    plan = decide(deal)
+    stopped = put_back(deal, plan, link.written, work.services.clock())
+    if not stopped:
+        return plan
+    link.stopped |= stopped
+    return decide(work.view.deal())
 
 
 def _follow_conversion(work: Work) -> None:
     """An accepted lead goes on as an opportunity."""
     view = work.view
     accepted = was_accepted(view.partner_center[view.table.lifecycle.name])
-    if view.table.converts_to and accepted and view.is_shared and work.link.state != "tombstone":
+    may_write = view.is_shared and work.link.state != "tombstone" and WHOLE_DEAL not in work.link.stopped
+    if view.table.converts_to and accepted and may_write:
         convert(work)
         _come_to_rest(work)

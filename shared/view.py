@@ -118,6 +118,7 @@ class View:
             invited=bool(self.link.microsoft_referral_id) or bool(self.own and self._invited_by_microsoft(self.own)),
             partner_center_updated=_moment(self.own.updated) if self.own else None,
             crm_modified=self.record.modified if self.record else None,
+            stopped=self.link.stopped,
         )
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from shared import breaker
 from shared.decide import Problem
 from shared.errors import CosellError, Permanent, VersionConflict
 from shared.logs import log
@@ -112,6 +113,9 @@ class Work:
     def done(self, side: Side, operation: str, fields: dict[str, list[Any]], before: str = "", after: str = "") -> None:
         self.wrote = True
         self.link.writing = {}
+        now = self.services.clock()
+        write = breaker.written(side, {name: after for name, (_, after) in fields.items()}, now)
+        self.link.written = breaker.lately([*self.link.written, write], now)
         self._add("done", side=side, operation=operation, fields=fields, version_before=before, version_after=after)
 
     def _add(self, phase: Literal["started", "done", "failed", "looked"], **details: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shared.breaker import WHOLE_DEAL
 from shared.create import new_record
 from shared.decide import Change, Plan
 from shared.errors import Forbidden, NotFound, NotVisible, Permanent, Refused
@@ -298,7 +299,7 @@ def _status(work: Work) -> str:
 
 def _status_changes(work: Work) -> bool:
     column, record = work.view.table.columns.sync_status, work.view.record
-    if column and record and column in record.values:
+    if column and record and column in record.values and WHOLE_DEAL not in work.link.stopped:
         return bool(record.values[column] != _status(work))
     return work.link.failure != work.failure
 
