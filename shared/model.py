@@ -135,6 +135,14 @@ class Intent:
 
 
 @dataclass(frozen=True)
+class Absence:
+    """A side on which the deal is not to be found, and since when."""
+
+    side: Literal["partner_center", "crm"]
+    since_utc: datetime
+
+
+@dataclass(frozen=True)
 class Written:
     """A write of ours to `side`: digests of the values, by field."""
 
@@ -155,6 +163,9 @@ class Stopped:
 @dataclass
 class Link:
     """What we know of one deal: which referral and record belong together, and what both sides held when they agreed.
+
+    A tombstone says that one side is gone for good, `absent` which and since when; in any other state, that Partner
+    Center did not show the referral when it was looked for last.
 
     `base` maps a field's name to [Partner Center's value, the CRM's value] at the last agreement. The versions are what
     each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
@@ -181,11 +192,20 @@ class Link:
     stopped: dict[str, Stopped] = field(default_factory=dict)
     failure: str = ""
     audit_text: str = ""
+    absent: Absence | None = None
     intent: Intent | None = None
     claim: str = ""
     claim_until_utc: datetime | None = None
     look_again: frozenset[Side] = frozenset()
     etag: str = ""
+
+    @property
+    def gone(self) -> Literal["partner_center", "crm"] | None:
+        """The side that is gone for good."""
+        if self.state != "tombstone":
+            return None
+        # Without it: stored by a release that knew of records only.
+        return self.absent.side if self.absent else "crm"
 
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,7})\d*)?(Z|[+-]\d\d:\d\d)?$")

@@ -7,17 +7,18 @@ leaves a state from which the next run converges.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from shared.act import carry_out
 from shared.breaker import WHOLE_DEAL, put_back, runs_away
 from shared.decide import Plan, decide
-from shared.errors import NotFound, NotVisible, Permanent, Retryable, Unavailable, VersionConflict
+from shared.errors import Forbidden, NotFound, NotVisible, Permanent, Retryable, Unavailable, VersionConflict
 from shared.find import Nothing, find_deal
 from shared.lifecycle import was_accepted
 from shared.logs import log
 from shared.messages import SyncRequest
-from shared.model import ALL_SIDES, Link, Side, Stopped, ticks
+from shared.model import ALL_SIDES, Absence, Link, Side, Stopped, ticks
 from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
 from shared.work import Work
@@ -31,6 +32,14 @@ ROUNDS = 5
 """Times a deal is read and decided anew because somebody changed it meanwhile, before its message is put back."""
 
 BUSY_S = 30
+
+MISSING_FOR = timedelta(minutes=5)
+"""How long Partner Center must not show a referral before it counts as gone: it answers 404 for moments, too."""
+
+GONE = {
+    "partner_center": "the referral is not in Partner Center any more",
+    "crm": "the record was deleted in the CRM",
+}
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,8 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return Outcome("coalesced", found.deal)
     if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
         return Outcome("ignored", found.deal, f"the field map has no table {found.link.record.table} any more")
-    may_be_back = request.cause == "operator" or (request.record and not request.deleted)
-    if found.link and found.link.state == "tombstone" and not may_be_back:
-        return Outcome("ignored", found.deal, "the record was deleted in the CRM")
+    if found.link and found.link.gone and not _may_be_back(found.link, request):
+        return Outcome("ignored", found.deal, GONE[found.link.gone])
     if found.link and found.link.record and request.record and request.record != found.link.record:
         return Outcome("ignored", found.deal, f"{request.record} was converted to {found.link.record}")
     sides: frozenset[Side] = _sides(found.link or Link(found.deal), request)
@@ -82,6 +90,15 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
     if request.cause == "operator":
         link.written, link.stopped = [], {}  # a person has looked at what put our values back
     return _finish(Work(services, request, View.of(services, link, found)), sides | link.look_again)
+
+
+def _may_be_back(link: Link, request: SyncRequest) -> bool:
+    """Whether a message is a reason to look if the side that was gone is there again."""
+    if request.cause == "operator":
+        return True
+    if link.gone == "crm":
+        return bool(request.record) and not request.deleted
+    return not request.record and _side_of(link, request) == "partner_center"
 
 
 def _is_held(link: Link, services: Services) -> bool:
@@ -182,28 +199,82 @@ def _round(work: Work, sides: frozenset[Side]) -> None:
     if runs_away(work.link.written, work.services.clock()):
         work.link.stopped[WHOLE_DEAL] = Stopped(work.link.written[-1].side)
     try:
-        if _read(work, sides) and _both_exist(work):
-            _come_to_rest(work)
-            _follow_conversion(work)
+        _bring_into_agreement(work, sides)
     except Permanent as refusal:
         work.fail(refusal)
     report(work)
 
 
+def _bring_into_agreement(work: Work, sides: frozenset[Side]) -> None:
+    try:
+        if _read(work, sides) and _both_exist(work):
+            _come_to_rest(work)
+            _follow_conversion(work)
+    except NotFound as missing:
+        if missing.remote == work.services.crm.name:
+            raise
+        _without_referral(work, missing)
+
+
 def _read(work: Work, sides: frozenset[Side]) -> bool:
     """Read the sides; returns whether the record is still there."""
-    if work.link.state == "tombstone":
-        work.link.state = "active"  # perhaps the record was restored
+    link = work.link
+    if link.gone:
+        sides = ALL_SIDES  # what was gone may be back: then each side is compared with its base
     try:
         work.view.read(sides)
     except NotFound as gone:
-        if work.link.record is None or gone.remote != work.services.crm.name:
+        if link.record is None or gone.remote != work.services.crm.name:
             raise
-        if isinstance(gone, NotVisible) and not work.request.deleted:
+        if isinstance(gone, NotVisible) and not (work.request.deleted or link.gone == "crm"):
             raise
         work.record_is_gone()
         return False
+    if link.gone:
+        work.note("what was gone is there again: both sides are compared with what they agreed on last")
+        link.state, link.absent = "active", None
+    elif work.view.own:
+        link.absent = None
+    if work.view.without_microsoft:
+        work.note("Microsoft's copy is not in Partner Center any more; the deal goes on without it")
     return True
+
+
+def _without_referral(work: Work, missing: NotFound) -> None:
+    """Partner Center does not show the deal's referral. Raises Unavailable and Permanent as long as that may pass."""
+    link, crm = work.link, work.services.crm
+    if not link.referral_updated:
+        raise missing  # it never was there: somebody entered a wrong id
+    if link.gone != "partner_center":
+        _make_sure(work, missing)
+        work.referral_is_gone()
+    if link.record:
+        try:
+            work.view.record = crm.read(link.record)  # to show it there
+        except NotVisible:
+            return
+        except NotFound:
+            work.record_is_gone()
+
+
+def _make_sure(work: Work, missing: NotFound) -> None:
+    """Look twice, and whether other referrals are shown: a right that was taken away looks the same."""
+    link, services = work.link, work.services
+    now = services.clock()
+    if link.absent is None or link.absent.side != "partner_center":
+        link.state = "active" if link.gone else link.state
+        link.absent = Absence("partner_center", now)
+    left_s = (link.absent.since_utc + MISSING_FOR - now).total_seconds()
+    if left_s > 0:
+        raise Unavailable(f"{missing}. It is looked for again before it counts as gone", retry_after_s=left_s)
+    if not services.partner_center.shows_others(link.referral_id):
+        raise Forbidden(
+            f"Partner Center shows neither referral {link.referral_id} nor any other",
+            next_step="Give the signed-in user the Partner Center role Referrals admin for the entire company, then "
+            "replay. If it was the only referral and somebody removed it, there is nothing to do but to dismiss this",
+            remote=missing.remote,
+            request_id=missing.request_id,
+        )
 
 
 def _both_exist(work: Work) -> bool:

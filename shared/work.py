@@ -14,7 +14,7 @@ from shared.decide import Problem
 from shared.errors import CosellError, Permanent, VersionConflict
 from shared.logs import log
 from shared.messages import SyncRequest
-from shared.model import ALL_SIDES, Intent, Link, Side
+from shared.model import ALL_SIDES, Absence, Intent, Link, Side
 from shared.store.audit import AuditEntry
 from shared.view import View
 
@@ -89,8 +89,14 @@ class Work:
 
     def record_is_gone(self) -> None:
         """Somebody deleted the record. It is not made anew, and the referral stays as it is."""
-        self.link.state = "tombstone"
+        if self.link.gone != "crm":
+            self.link.state, self.link.absent = "tombstone", Absence("crm", self.services.clock())
         self.note(f"{self.link.record} does not exist any more; the referral stays as it is")
+
+    def referral_is_gone(self) -> None:
+        """Partner Center has the referral no more. It is not made anew, and the record stays as it is."""
+        self.link.state = "tombstone"
+        self.note(f"referral {self.link.referral_id} is not in Partner Center any more; the record stays as it is")
 
     # ------------------------------------------------------------ audit
 
@@ -139,7 +145,7 @@ class Work:
     def release(self) -> frozenset[Side]:
         """Save what is known now and let go. Returns the sides to look at again, if somebody asked meanwhile."""
         view, link = self.view, self.link
-        link.unsettled = ALL_SIDES if self.held else ALL_SIDES - view.settled()
+        link.unsettled = ALL_SIDES if self.held or link.gone else ALL_SIDES - view.settled()
         view.remember_versions()
         self.services.deals.point(link)
         self._keep_failure()
