@@ -66,7 +66,8 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return Outcome("coalesced", found.deal)
     if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
         return Outcome("ignored", found.deal, f"the field map has no table {found.link.record.table} any more")
-    if found.link and found.link.gone and not _may_be_back(found.link, request):
+    unfinished = redelivered or request.deferrals > 0  # an earlier run of it may have left the record without a word
+    if found.link and found.link.gone and not (unfinished or _may_be_back(found.link, request)):
         return Outcome("ignored", found.deal, GONE[found.link.gone])
     if found.link and found.link.record and request.record and request.record != found.link.record:
         return Outcome("ignored", found.deal, f"{request.record} was converted to {found.link.record}")
@@ -266,7 +267,8 @@ def _make_sure(work: Work, missing: NotFound) -> None:
         link.absent = Absence("partner_center", now)
     left_s = (link.absent.since_utc + MISSING_FOR - now).total_seconds()
     if left_s > 0:
-        raise Unavailable(f"{missing}. It is looked for again before it counts as gone", retry_after_s=left_s)
+        words = f"{str(missing).rstrip('.')}. It is looked for again before it counts as gone"
+        raise Unavailable(words, retry_after_s=left_s, remote=missing.remote)
     if not services.partner_center.shows_others(link.referral_id):
         raise Forbidden(
             f"Partner Center shows neither referral {link.referral_id} nor any other",

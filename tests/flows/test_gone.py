@@ -117,6 +117,27 @@ def test_a_referral_that_is_gone_for_good_is_said_in_the_record_once_and_is_no_f
     assert world.failed_invocations == 0
 
 
+def test_a_run_that_dies_before_the_record_says_so_is_made_up_for(make_memory_world: Callable[..., World]) -> None:
+    def play(die_at: int) -> tuple[World, str, list[str]]:
+        world = make_memory_world()
+        record_id = shared(world)
+        vanish(world, record_id)
+        edit(world, record_id, notes="Ours.")
+        world.advance(301)
+        world.fuse.set(die_at)
+        world.settle()
+        moments = list(world.fuse.moments)
+        world.advance(301)
+        world.settle()
+        return world, record_id, moments
+
+    writes = [at for at, moment in enumerate(play(0)[2], 1) if moment.startswith(("PATCH", "POST"))]
+    world, record_id, _ = play(writes[-1])
+
+    assert world.record(record_id)["sync_status"] == GONE
+    assert len(world.referrals()) == 1
+
+
 def test_nothing_is_made_anew_of_what_is_heard_after_that(world: World) -> None:
     record_id, own = gone(world, **HELP)
     edit(world, record_id, notes="Ours.", deal_value=90000)

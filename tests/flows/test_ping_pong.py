@@ -65,6 +65,11 @@ def let_run(world: World, *automations: Automation, rounds: int = LONG, every_s:
         world.settle()
 
 
+def let_undo_each_other(world: World, record_id: str) -> None:
+    here = in_the_crm(world, record_id, "notes", "The CRM's.")
+    let_run(world, here, in_partner_center(world, record_id, "The portal's."), rounds=12)
+
+
 def replay(world: World, record_id: str) -> None:
     world.services.queue.send(SyncRequest(cause="operator", record_table=world.desk.opportunity, record_id=record_id))
     world.settle()
@@ -94,9 +99,7 @@ def test_a_workflow_in_the_crm_that_undoes_our_writes_is_left_alone_soon(world: 
 def test_two_automations_that_undo_each_other_through_us_are_left_alone_soon(world: World) -> None:
     record_id = shared(world)
 
-    let_run(
-        world, in_the_crm(world, record_id, "notes", "The CRM's."), in_partner_center(world, record_id, "The portal's.")
-    )
+    let_undo_each_other(world, record_id)
 
     assert len([patch for patch in world.patches() if NOTES in patch]) <= SAME_VALUE
     assert len(world.writes()) <= 2 * SAME_VALUE + 1
@@ -107,12 +110,7 @@ def test_two_automations_that_undo_each_other_through_us_are_left_alone_soon(wor
 
 def stopped_notes(world: World) -> str:
     record_id = shared(world)
-    let_run(
-        world,
-        in_the_crm(world, record_id, "notes", "The CRM's."),
-        in_partner_center(world, record_id, "The portal's."),
-        rounds=12,
-    )
+    let_undo_each_other(world, record_id)
     assert world.services.failures.list()
     world.advance(3600)
     world.settle()
@@ -151,13 +149,25 @@ def test_an_operators_replay_lets_the_field_go_on_and_nothing_else_does(world: W
     assert world.is_at_rest()
 
 
+def test_a_replay_that_finds_the_deal_at_work_comes_back_and_releases_it_then(world: World) -> None:
+    record_id = stopped_notes(world)
+    world.desk.edit(record_id, notes="Mended.")
+    assert world.services.deals.claim(world.link_of(record_id), sides=frozenset())
+
+    replay(world, record_id)
+    assert world.link_of(record_id).stopped
+    world.advance(120)
+    world.settle()
+
+    assert world.referral_of(record_id)["details"]["notes"] == "Mended."
+    assert world.services.failures.list() == ()
+
+
 def test_a_replay_while_nothing_is_mended_costs_a_few_writes_and_stops_again(world: World) -> None:
     record_id = stopped_notes(world)
 
     replay(world, record_id)
-    let_run(
-        world, in_the_crm(world, record_id, "notes", "The CRM's."), in_partner_center(world, record_id, "The portal's.")
-    )
+    let_undo_each_other(world, record_id)
 
     assert len(world.writes()) <= 2 * SAME_VALUE + 2
     assert len(world.services.failures.list()) == 1
