@@ -44,6 +44,7 @@ def report(services: Services) -> dict[str, Any]:
         "settings": _settings(services),
         **_signs(services),
         **_relay_queue(services),
+        "pauses": _asked(lambda: _pauses(services)),
         "queue": _asked(lambda: _queue(services.queue.length())),
         "poison": _asked(lambda: _poison(services.queue.poison_length())),
         "failures": _asked(lambda: _failures(services)),
@@ -65,6 +66,13 @@ def _settings(services: Services) -> Check:
     # Without its listeners the app does all its own work.
     only_relays = all(problem.startswith("WEBHOOK_RELAY_URLS") for problem in found)
     return Check("attention" if only_relays else "down", found) if found else Check("ok", "complete")
+
+
+def _pauses(services: Services) -> Check:
+    """A pause is nobody's to end: the work waits for it, and a poll or sweep that fails for it says so itself."""
+    pauses = services.pauses.all().items()
+    words = "; ".join(f"{remote} is not called until {_time(each.until_utc)}: {each.why}" for remote, each in pauses)
+    return Check("ok", words or "none")
 
 
 def _queue(length: int) -> Check:

@@ -6,7 +6,7 @@ What one side refuses does not keep the other from being written.
 from __future__ import annotations
 
 from shared.decide import Plan
-from shared.errors import Permanent
+from shared.errors import NotFound, Permanent
 from shared.work import Work
 from shared.write_record import update_record
 from shared.write_referral import drop_invitation, invite_for_help, patch_referral
@@ -28,6 +28,9 @@ def carry_out(work: Work, plan: Plan) -> bool:
     if plan.held:
         work.note(f"nothing is written: {plan.held}")
         return False
+    if plan.stopped:
+        work.problems = plan.problems  # and nothing whose words could change: it is shown once
+        return False
     if not plan.invite and link.intent and link.intent.operation == "invite_microsoft" and drop_invitation(work):
         return True  # what Microsoft's copy says has to be decided as well
     waiting = {*plan.to_partner_center, *plan.to_crm}
@@ -41,6 +44,10 @@ def carry_out(work: Work, plan: Plan) -> bool:
         try:
             if due:
                 write(work, plan)
+        except NotFound as gone:
+            if gone.remote != work.services.crm.name:
+                raise  # whether the referral is gone for good is found out by looking again
+            work.fail(gone)
         except Permanent as refusal:
             work.fail(refusal)
     if len(work.refused) > refused_before:

@@ -14,9 +14,11 @@ from dataclasses import field as member
 from datetime import datetime, timedelta
 from typing import Any
 
+from shared.breaker import MOST_WRITES, SAME_VALUE, WHOLE_DEAL, WINDOW
 from shared.lenses import PERSON_KEYS, Lens, People, Person, Unmapped, Value, Winner
 from shared.lifecycle import Lifecycle, is_closed, is_writable
 from shared.mapping import Field, TableMap
+from shared.model import Stopped
 from shared.problems import Problem
 
 SKEW = timedelta(minutes=2)
@@ -40,7 +42,7 @@ class Deal:
     """All that deciding needs to know. Values are canonical, by field name; a side not read stands at its base.
 
     `shared`: the seller's switch; `closed`: fields that the CRM does not let us read; `invited`: Microsoft is in the
-    engagement already; the times are each server's own.
+    engagement already; the times are each server's own. `stopped`: fields that are not to be written any more.
     """
 
     table: TableMap
@@ -52,6 +54,7 @@ class Deal:
     invited: bool = False
     partner_center_updated: datetime | None = None
     crm_modified: datetime | None = None
+    stopped: Mapping[str, Stopped] = member(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class Change:
 
 @dataclass
 class Plan:
-    """What to write where, and the base to save once it is written. `held`: why nothing may be written at all.
+    """What to write where, and the base to save once it is written. `held`: why nothing may be written at all;
+    `stopped`: nothing is, until an operator replays the deal.
 
     `decisions` has, for each field that moved on both sides: the `rule`, the `winner` ("": nobody), both values.
     """
@@ -88,6 +92,7 @@ class Plan:
     problems: list[Problem] = member(default_factory=list)
     decisions: dict[str, dict[str, Any]] = member(default_factory=dict)
     held: str = ""
+    stopped: bool = False
 
     @property
     def writes(self) -> bool:
@@ -100,14 +105,23 @@ def decide(deal: Deal) -> Plan:
     if not deal.shared:
         plan.held = "Sync with Partner Center is No"
         return plan
+    if WHOLE_DEAL in deal.stopped:
+        plan.stopped = True
+        plan.problems.append(_run_away())
+        return plan
     lifecycle = deal.table.lifecycle
     if lifecycle.name in deal.closed:
         return plan  # without it nothing can be said about the rest
-    _decide_field(deal, lifecycle, plan, sendable=True)
+    plan.problems += [
+        _put_back(field, deal.stopped[field.name]) for field in deal.table.fields if field.name in deal.stopped
+    ]
+    left_alone = {*deal.closed, *deal.stopped}
+    if lifecycle.name not in left_alone:
+        _decide_field(deal, lifecycle, plan, sendable=True)
     sendable = _is_sendable(deal, plan)
     invitation = sendable and _wants_microsoft(deal)
     for field in deal.table.fields:
-        decided = field is lifecycle or field.name in deal.closed or (invitation and field is deal.table.assistance)
+        decided = field is lifecycle or field.name in left_alone or (invitation and field is deal.table.assistance)
         if not decided:
             _decide_field(deal, field, plan, sendable=sendable)
     if invitation:
@@ -125,7 +139,8 @@ def _is_sendable(deal: Deal, plan: Plan) -> bool:
 def _wants_microsoft(deal: Deal) -> bool:
     """Help chosen for a deal that Microsoft does not have yet turns it into a co-sell deal."""
     assistance = deal.table.assistance
-    return bool(assistance and not deal.invited and deal.crm[assistance.name] is not None)
+    wanted = assistance and not deal.invited and deal.crm[assistance.name] is not None
+    return bool(wanted and assistance and assistance.name not in deal.stopped)
 
 
 def _invite(deal: Deal, plan: Plan) -> None:
@@ -145,7 +160,7 @@ def _invite(deal: Deal, plan: Plan) -> None:
 def _show_to_microsoft(deal: Deal, plan: Plan) -> None:
     """Asking for help makes the deal visible to Microsoft's sellers, whatever was chosen before."""
     consent = deal.table.consent
-    if consent is None:
+    if consent is None or consent.name in deal.stopped:
         return
     for side, held, moves in (
         (deal.partner_center, plan.to_partner_center, consent.to_partner_center),
@@ -231,6 +246,34 @@ def _held(field: Field, partner_center: Value, crm: Value) -> Problem:
         "Set both sides to the same value; the field map says that neither may win",
         "conflict",
     )
+
+
+def _put_back(field: Field, stopped: Stopped) -> Problem:
+    where = "the CRM" if stopped.side == "crm" else "Partner Center"
+    return Problem(
+        field.label,
+        f"is not written any more: {where} got the same value {SAME_VALUE} times within {_minutes(WINDOW)} minutes, "
+        "and each time something there put another one in its place. Partner Center had "
+        f"{shown(stopped.partner_center)}, the CRM {shown(stopped.crm)}",
+        f"Find the workflow, rule or other tool that sets {field.label} in {where}, and let it accept the value of the "
+        "other side, or set both sides to the value that it sets; then replay the deal",
+        "put-back",
+    )
+
+
+def _run_away() -> Problem:
+    return Problem(
+        "All fields",
+        f"are not written any more: the deal was written more than {MOST_WRITES} times within {_minutes(WINDOW)} "
+        "minutes, because something sets values anew after each write",
+        "See in the Audit field, and in the deal's audit, which values change to and fro; find the workflow, rule or "
+        "other tool that sets them, and let it accept the value of the other side; then replay the deal",
+        "put-back",
+    )
+
+
+def _minutes(duration: timedelta) -> int:
+    return round(duration.total_seconds() / 60)
 
 
 def _closed_otherwise(field: Field, partner_center: Value, crm: Value) -> Problem:

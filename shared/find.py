@@ -61,10 +61,9 @@ def _by_referral(referral_id: str, services: Services) -> Found | Nothing:
 
 
 def _of_own_referral(own: Referral, microsoft: Referral | None, services: Services) -> Found | Nothing:
-    """A referral that names a record of ours belongs to that record's deal. Raises Duplicate if that deal has another.
-
-    So it is when a person enters a record's id a second time, and when a create took effect so late that it had been
-    repeated: to make another record of it would only carry the mistake over.
+    """A referral that names a record of ours belongs to that record's deal. If that deal has another, it is a deal of
+    its own when it came from outside. Raises Duplicate when it is of our own making: a person copied one, or a create
+    took effect so late that it had been repeated. Making another record of it would only carry the mistake over.
     """
     deal = deal_of_referral(own.id)
     for table in services.field_map.tables:
@@ -73,6 +72,8 @@ def _of_own_referral(own: Referral, microsoft: Referral | None, services: Servic
         link = services.deals.load(known) if known else None
         if known and (link is None or link.referral_id in ("", own.id.lower())):
             return Found(known, link, own=own, microsoft=microsoft)
+        if link and own.is_incoming:
+            return Found(deal, services.deals.load(deal), own=own, microsoft=microsoft)
         if link and own.status == "Closed":
             why = (
                 f"{own.id} names {named}, whose referral is {link.referral_id}; it is closed, so nothing is to be done"

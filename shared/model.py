@@ -114,13 +114,36 @@ class Referral:
         return str(self.document.get("organizationId") or "").lower() == MICROSOFT
 
     @property
+    def is_incoming(self) -> bool:
+        """Whether somebody else brought it: Microsoft, or a customer. Its direction alone is not to be relied on: a
+        partner's own have been seen to say Incoming.
+
+        https://learn.microsoft.com/partner-center/developer/referral-resources
+        """
+        if self._invited_by and self.document.get("organizationId"):
+            return self._invited_by != str(self.document["organizationId"]).lower()
+        return self.document.get("direction") == "Incoming"
+
+    @property
     def is_lead(self) -> bool:
         """Shared: an opportunity. Independent from Microsoft (or from nobody): a lead. Otherwise a deal of our own.
 
         https://learn.microsoft.com/partner-center/developer/referrals-api-introduction
         """
-        invited_by = ((self.document.get("inviteContext") or {}).get("invitedBy") or {}).get("organizationId")
-        return self.document.get("type") == "Independent" and (invited_by or MICROSOFT).lower() == MICROSOFT
+        return self.document.get("type") == "Independent" and (self._invited_by or MICROSOFT) == MICROSOFT
+
+    @property
+    def _invited_by(self) -> str:
+        inviter = (self.document.get("inviteContext") or {}).get("invitedBy") or {}
+        return str(inviter.get("organizationId") or "").lower()
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A remote that is left alone until `until_utc`; `why` in words."""
+
+    until_utc: datetime
+    why: str
 
 
 LinkState = Literal["new", "active", "failed", "tombstone"]
@@ -164,15 +187,46 @@ class Write:
     shown: str = ""
 
 
+@dataclass(frozen=True)
+class Absence:
+    """A side on which the deal is not to be found, and since when."""
+
+    side: Literal["partner_center", "crm"]
+    since_utc: datetime
+
+
+@dataclass(frozen=True)
+class Written:
+    """A write of ours to `side`: digests of the values, by field."""
+
+    side: Side
+    at_utc: datetime
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Why a field is not written any more: `side` put back what we wrote; the values that both sides held then."""
+
+    side: Side
+    partner_center: Any = None
+    crm: Any = None
+
+
 @dataclass
 class Link:
     """What we know of one deal: which referral and record belong together, and what both sides held when they agreed.
 
+    A tombstone says that one side is gone for good, `absent` which and since when; in any other state, that Partner
+    Center did not show the referral when it was looked for last.
+
     `base` maps a field's name to [Partner Center's value, the CRM's value] at the last agreement. The versions are what
     each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
     the base, so that they are read again next time; `write` is the one under way, and `writing` has, for each of its
-    fields, the side and the base that it makes true. `claim` and `claim_until_utc` say who works on it now,
-    `look_again` which sides were reported changed meanwhile. `audit_text` is what the CRM's Audit field shows.
+    fields, the side and the base that it makes true. `written` are our latest writes, and `stopped` the fields that are
+    not written any more because of them, until an operator replays the deal (shared.breaker). `claim` and
+    `claim_until_utc` say who works on it now, `look_again` which sides were reported changed meanwhile. `audit_text` is
+    what the CRM's Audit field shows.
     """
 
     deal: str
@@ -189,13 +243,24 @@ class Link:
     unsettled: frozenset[Side] = frozenset()
     write: Write | None = None
     writing: dict[str, list[Any]] = field(default_factory=dict)
+    written: list[Written] = field(default_factory=list)
+    stopped: dict[str, Stopped] = field(default_factory=dict)
     failure: str = ""
     audit_text: str = ""
+    absent: Absence | None = None
     intent: Intent | None = None
     claim: str = ""
     claim_until_utc: datetime | None = None
     look_again: frozenset[Side] = frozenset()
     etag: str = ""
+
+    @property
+    def gone(self) -> Literal["partner_center", "crm"] | None:
+        """The side that is gone for good."""
+        if self.state != "tombstone":
+            return None
+        # Without it: stored by a release that knew of records only.
+        return self.absent.side if self.absent else "crm"
 
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,7})\d*)?(Z|[+-]\d\d:\d\d)?$")

@@ -12,6 +12,7 @@ Reason = Literal[
     "missing",
     "no-counterpart",
     "conflict",
+    "put-back",
     "refused",
     "permission",
     "duplicate",
@@ -48,6 +49,10 @@ REASONS: Mapping[Reason, Kind] = {
         "Both sides were changed, and neither may win",
         "Make both sides say the same; either change has the deal looked at again",
     ),
+    "put-back": Kind(
+        "Something else puts another value in the place of what is written",
+        "Find the workflow, rule or other tool that sets it, let it accept the other side's value, then replay",
+    ),
     "refused": Kind(
         "The other side refused it",
         "Correct it on either side: any change to the deal tries again, and so does a replay",
@@ -70,8 +75,8 @@ REASONS: Mapping[Reason, Kind] = {
     ),
     "brake": Kind(
         "A side suddenly lists much less than before",
-        "Check that the app still sees them: the user's role in Partner Center, the app's rights in the CRM. If they are "
-        "really gone: python -m admin sweep --accept-missing",
+        "Check that the app still sees them: the user's role in Partner Center, the app's rights in the CRM. If they "
+        "are really gone: python -m admin sweep --accept-missing",
     ),
     "registration": Kind(
         "The webhook is not registered as it should be",

@@ -7,6 +7,7 @@ worker needs. Tests give a Services their own parts.
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from shared.store.deals import Deals
     from shared.store.failures import Failures
     from shared.store.journal import Journal
+    from shared.store.pauses import Pauses
     from shared.store.queue import Queue
     from shared.store.signs import Signs
     from shared.store.sweeps import Sweeps
@@ -63,7 +65,8 @@ class Services:
     """The parts of one process.
 
     `environ` None: the process's own environment; `session` None: each remote has its own; `sleep` waits the seconds
-    between retries within one call; `readers`: threads that read Storage where there is much to read.
+    between retries within one call; `random` gives numbers from 0 to 1; `readers`: threads that read Storage where
+    there is much to read.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class Services:
         clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
         session: requests.Session | None = None,
+        random: Callable[[], float] = random.random,
         readers: int = 1,
     ) -> None:
         self.environ = environ
         self.session = session
         self.sleep = sleep
+        self.random = random
         self.clock = clock
         self._unnoted = False
         self.readers = readers
@@ -189,6 +194,13 @@ class Services:
 
         return Sweeps(self._tables.table(INDEX))
 
+    @cached_property
+    def pauses(self) -> Pauses:
+        from shared.store.pauses import Pauses
+        from shared.store.tables import INDEX
+
+        return Pauses(self._tables.table(INDEX), self.clock)
+
     # ------------------------------------------------------------ the outside systems
 
     @cached_property
@@ -196,9 +208,8 @@ class Services:
         from shared.remote.partner_center import DIALECT, PartnerCenter
 
         settings = self._partner_center
-        return PartnerCenter(
-            self._remote("Partner Center", settings.url, self._partner_center_user(settings.scope), DIALECT)
-        )
+        user = self._partner_center_user(settings.scope)
+        return PartnerCenter(self._shared("Partner Center", settings.url, user, DIALECT))
 
     @cached_property
     def webhooks(self) -> PartnerCenterWebhooks:
@@ -270,7 +281,7 @@ class Services:
         else:
             user = ManagedIdentity(scope, settings.client_id, clock=self.clock)
         user.tell = self._noted("crm_sign_in")
-        return Dataverse(self._remote("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), self._shapes)
+        return Dataverse(self._shared("Dynamics 365", f"{settings.url}/{API_PATH}", user, DIALECT), self._shapes)
 
     def _salesforce(self) -> Crm:
         from shared.remote.salesforce import API_PATH, TIMEOUT_S, Salesforce
@@ -281,7 +292,7 @@ class Services:
         user.tell = self._noted("crm_sign_in")
         url = f"{settings.url}/{API_PATH}/{settings.api_version}"
         budget = DailyBudget(settings.api_reserve)
-        remote = self._remote("Salesforce", url, user, DIALECT, pause_after=budget, timeout_s=TIMEOUT_S)
+        remote = self._shared("Salesforce", url, user, DIALECT, pause_after=budget, timeout_s=TIMEOUT_S)
         return Salesforce(remote, self._shapes, user_id=lambda: user.user_id, clock=self.clock)
 
     def salesforce_sign_in(self) -> SalesforceSignIn:
@@ -310,6 +321,14 @@ class Services:
 
         entra = self._remote("Entra ID", authority, None, ENTRA)
         return EntraTokens(entra, tenant_id, client_id, client_secret, clock=self.clock)
+
+    def _shared(self, name: str, url: str, user: TokenSource, dialect: Dialect, **options: Any) -> Remote:
+        """Return a remote that all workers call, and so pause together."""
+        try:
+            pauses = self.pauses
+        except SettingsError:  # no Storage: a command line that only looks
+            pauses = None
+        return self._remote(name, url, user, dialect, pauses=pauses, **options)
 
     def _remote(self, name: str, url: str, user: TokenSource | None, dialect: Dialect, **options: Any) -> Remote:
         from shared.remote.http import Remote

@@ -7,16 +7,18 @@ leaves a state from which the next run converges.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from shared.act import carry_out
-from shared.decide import decide
-from shared.errors import NotFound, NotVisible, Permanent, Retryable, Unavailable, VersionConflict
+from shared.breaker import WHOLE_DEAL, put_back, runs_away
+from shared.decide import Plan, decide
+from shared.errors import Forbidden, NotFound, NotVisible, Permanent, Retryable, Unavailable, VersionConflict
 from shared.find import Nothing, find_deal
 from shared.lifecycle import was_accepted
 from shared.logs import log
 from shared.messages import SyncRequest
-from shared.model import ALL_SIDES, Link, Side, ticks
+from shared.model import ALL_SIDES, Absence, Link, Side, Stopped, ticks
 from shared.recover import recover
 from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
@@ -31,6 +33,14 @@ ROUNDS = 5
 """Times a deal is read and decided anew because somebody changed it meanwhile, before its message is put back."""
 
 BUSY_S = 30
+
+MISSING_FOR = timedelta(minutes=5)
+"""How long Partner Center must not show a referral before it counts as gone: it answers 404 for moments, too."""
+
+GONE = {
+    "partner_center": "the referral is not in Partner Center any more",
+    "crm": "the record was deleted in the CRM",
+}
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,9 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return Outcome("coalesced", found.deal)
     if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
         return Outcome("ignored", found.deal, f"the field map has no table {found.link.record.table} any more")
-    may_be_back = request.cause == "operator" or (request.record and not request.deleted)
-    if found.link and found.link.state == "tombstone" and not may_be_back:
-        return Outcome("ignored", found.deal, "the record was deleted in the CRM")
+    unfinished = redelivered or request.deferrals > 0  # an earlier run of it may have left the record without a word
+    if found.link and found.link.gone and not (unfinished or _may_be_back(found.link, request)):
+        return Outcome("ignored", found.deal, GONE[found.link.gone])
     if found.link and found.link.record and request.record and request.record != found.link.record:
         return Outcome("ignored", found.deal, f"{request.record} was converted to {found.link.record}")
     sides: frozenset[Side] = _sides(found.link or Link(found.deal), request)
@@ -79,10 +89,22 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
             return Outcome("coalesced", link.deal)
         sides = marks
     if link is None:
-        if redelivered or request.deferrals:
+        releases = request.cause == "operator" and bool(found.link and found.link.stopped)
+        if redelivered or request.deferrals or releases:
             raise Retryable(f"deal {found.deal} is claimed, perhaps by a run that died", retry_after_s=BUSY_S)
         return Outcome("busy", found.deal, "its holder will look again")
+    if request.cause == "operator":
+        link.written, link.stopped = [], {}  # a person has looked at what put our values back
     return _finish(Work(services, request, View.of(services, link, found)), sides | link.look_again)
+
+
+def _may_be_back(link: Link, request: SyncRequest) -> bool:
+    """Whether a message is a reason to look if the side that was gone is there again."""
+    if request.cause == "operator":
+        return True
+    if link.gone == "crm":
+        return bool(request.record) and not request.deleted
+    return not request.record and _side_of(link, request) == "partner_center"
 
 
 def _is_held(link: Link | None, services: Services) -> bool:
@@ -180,31 +202,88 @@ def _agree(work: Work, sides: frozenset[Side]) -> None:
 
 def _round(work: Work, sides: frozenset[Side]) -> None:
     work.begin_round()
+    if runs_away(work.link.written, work.services.clock()):
+        work.link.stopped[WHOLE_DEAL] = Stopped(work.link.written[-1].side)
     try:
-        if _read(work, sides) and _both_exist(work):
-            _come_to_rest(work)
-            _follow_conversion(work)
+        _bring_into_agreement(work, sides)
     except Permanent as refusal:
         work.fail(refusal)
     report(work)
 
 
+def _bring_into_agreement(work: Work, sides: frozenset[Side]) -> None:
+    try:
+        if _read(work, sides) and _both_exist(work):
+            _come_to_rest(work)
+            _follow_conversion(work)
+    except NotFound as missing:
+        if missing.remote == work.services.crm.name:
+            raise
+        _without_referral(work, missing)
+
+
 def _read(work: Work, sides: frozenset[Side]) -> bool:
     """Read the sides; returns whether the record is still there."""
-    if work.link.state == "tombstone":
-        work.link.state = "active"  # perhaps the record was restored
+    link = work.link
+    if link.gone:
+        sides = ALL_SIDES  # what was gone may be back: then each side is compared with its base
     try:
         work.view.read(sides)
         recover(work)
     except NotFound as gone:
-        if work.link.record is None or gone.remote != work.services.crm.name:
+        if link.record is None or gone.remote != work.services.crm.name:
             raise
-        if isinstance(gone, NotVisible) and not work.request.deleted:
+        if isinstance(gone, NotVisible) and not (work.request.deleted or link.gone == "crm"):
             raise
         settle_create(work)
         work.record_is_gone()
         return False
+    if link.gone:
+        work.note("what was gone is there again: both sides are compared with what they agreed on last")
+        link.state, link.absent = "active", None
+    elif work.view.own:
+        link.absent = None
+    if work.view.without_microsoft:
+        work.note("Microsoft's copy is not in Partner Center any more; the deal goes on without it")
     return True
+
+
+def _without_referral(work: Work, missing: NotFound) -> None:
+    """Partner Center does not show the deal's referral. Raises Unavailable and Permanent as long as that may pass."""
+    link, crm = work.link, work.services.crm
+    if not link.referral_updated:
+        raise missing  # it never was there: somebody entered a wrong id
+    if link.gone != "partner_center":
+        _make_sure(work, missing)
+        work.referral_is_gone()
+    if link.record:
+        try:
+            work.view.record = crm.read(link.record)  # to show it there
+        except NotVisible:
+            return
+        except NotFound:
+            work.record_is_gone()
+
+
+def _make_sure(work: Work, missing: NotFound) -> None:
+    """Look twice, and whether other referrals are shown: a right that was taken away looks the same."""
+    link, services = work.link, work.services
+    now = services.clock()
+    if link.absent is None or link.absent.side != "partner_center":
+        link.state = "active" if link.gone else link.state
+        link.absent = Absence("partner_center", now)
+    left_s = (link.absent.since_utc + MISSING_FOR - now).total_seconds()
+    if left_s > 0:
+        words = f"{str(missing).rstrip('.')}. It is looked for again before it counts as gone"
+        raise Unavailable(words, retry_after_s=left_s, remote=missing.remote)
+    if not services.partner_center.shows_others(link.referral_id):
+        raise Forbidden(
+            f"Partner Center shows neither referral {link.referral_id} nor any other",
+            next_step="Give the signed-in user the Partner Center role Referrals admin for the entire company, then "
+            "replay. If it was the only referral and somebody removed it, there is nothing to do but to dismiss this",
+            remote=missing.remote,
+            request_id=missing.request_id,
+        )
 
 
 def _both_exist(work: Work) -> bool:
@@ -217,15 +296,27 @@ def _both_exist(work: Work) -> bool:
 def _come_to_rest(work: Work) -> None:
     """Act until deciding again finds nothing to write: what a write brought back may itself be a change."""
     for _ in range(ROUNDS):
-        if not carry_out(work, decide(work.view.deal())):
+        if not carry_out(work, _plan(work)):
             return
     raise Unavailable(f"deal {work.link.deal} does not come to rest", retry_after_s=BUSY_S)
+
+
+def _plan(work: Work) -> Plan:
+    """What there is to write, but for what would only be put back again."""
+    link, deal = work.link, work.view.deal()
+    plan = decide(deal)
+    stopped = put_back(deal, plan, link.written, work.services.clock())
+    if not stopped:
+        return plan
+    link.stopped |= stopped
+    return decide(work.view.deal())
 
 
 def _follow_conversion(work: Work) -> None:
     """An accepted lead goes on as an opportunity."""
     view = work.view
     accepted = was_accepted(view.partner_center[view.table.lifecycle.name])
-    if view.table.converts_to and accepted and view.is_shared and work.link.state != "tombstone":
+    may_write = view.is_shared and work.link.state != "tombstone" and WHOLE_DEAL not in work.link.stopped
+    if view.table.converts_to and accepted and may_write:
         convert(work)
         _come_to_rest(work)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from shared.decide import EMPTY, Deal, without_counterpart
+from shared.errors import NotFound
 from shared.find import Found
 from shared.lenses import Unmapped, Value
 from shared.mapping import Field, TableMap
@@ -28,6 +29,7 @@ class View:
 
     `partner_center` and `crm` are the canonical values by field name, empty until the first read. `fresh`: sides that
     finding the deal read already, which need no second read; `overdue`: those that an earlier run left unsettled.
+    `without_microsoft`: Microsoft's copy was looked for and is not there any more.
     """
 
     services: Services
@@ -41,6 +43,7 @@ class View:
     overdue: frozenset[Side] = frozenset()
     unreadable: dict[str, Problem] = member(default_factory=dict)
     closed: frozenset[str] = frozenset()
+    without_microsoft: bool = False
 
     def __post_init__(self) -> None:
         self.overdue = self.link.unsettled
@@ -125,6 +128,7 @@ class View:
             invited=bool(self.link.microsoft_referral_id) or bool(self.own and self._invited_by_microsoft(self.own)),
             partner_center_updated=_moment(self.own.updated) if self.own else None,
             crm_modified=self.record.modified if self.record else None,
+            stopped=self.link.stopped,
         )
 
     @property
@@ -173,7 +177,11 @@ class View:
     def _read_microsoft(self) -> None:
         link, partner_center = self.link, self.services.partner_center
         if link.microsoft_referral_id:
-            self.microsoft = partner_center.get(link.microsoft_referral_id)
+            try:
+                self.microsoft = partner_center.get(link.microsoft_referral_id)
+            except NotFound:
+                # What it held stands at the base. Its id stays: Microsoft is not invited a second time.
+                self.microsoft, self.without_microsoft = None, True
         elif link.engagement_id and not link.intent and (link.base or self._is_co_sell):
             engagement = partner_center.engagement(link.engagement_id)
             self.microsoft = next((row for row in engagement if row.is_microsofts), None)

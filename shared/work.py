@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shared import breaker
 from shared.errors import CosellError, Permanent, RemoteError, VersionConflict
 from shared.logs import log
 from shared.messages import SyncRequest
-from shared.model import ALL_SIDES, Intent, Link, Side, Write
+from shared.model import ALL_SIDES, Absence, Intent, Link, Side, Write
 from shared.problems import REASONS, Problem, reason_of
 from shared.remote import calls
 from shared.store.audit import AuditEntry, Phase
@@ -84,8 +85,15 @@ class Work:
     def record_is_gone(self) -> None:
         """Somebody deleted the record. It is not made anew, and the referral stays as it is."""
         self.lost_sight("crm", f"{self.link.record} does not exist any more")
-        self.link.state = "tombstone"
+        if self.link.gone != "crm":
+            self.link.state, self.link.absent = "tombstone", Absence("crm", self.services.clock())
         self.note(f"{self.link.record} does not exist any more; the referral stays as it is")
+
+    def referral_is_gone(self) -> None:
+        """Partner Center has the referral no more. It is not made anew, and the record stays as it is."""
+        self.lost_sight("partner_center", f"referral {self.link.referral_id} is not in Partner Center any more")
+        self.link.state = "tombstone"
+        self.note(f"referral {self.link.referral_id} is not in Partner Center any more; the record stays as it is")
 
     # ------------------------------------------------------------ audit
 
@@ -146,9 +154,17 @@ class Work:
         write, is_ours = self.link.write, self._is_writing
         self.link.write, self.link.writing, self._is_writing = None, {}, False
         if write:
+            if phase == "done":
+                self._remember(write.side, details.get("fields", write.fields))
             known = {"side": write.side, "operation": write.operation, "fields": write.fields}
             details = {**known, "calls": calls.end() if is_ours else (), "recovered": not is_ours, **details}
         self._add(phase, **details)
+
+    def _remember(self, side: Side, fields: Mapping[str, list[Any]]) -> None:
+        """Count the write, so that it is noticed when something else always puts it back."""
+        now = self.services.clock()
+        write = breaker.written(side, {name: after for name, (_, after) in fields.items()}, now)
+        self.link.written = breaker.lately([*self.link.written, write], now)
 
     def decided(self, decisions: Mapping[str, dict[str, Any]]) -> None:
         """Keep for the next entry which side won where both had moved, unless the audit has it from this run."""
@@ -178,7 +194,7 @@ class Work:
     def release(self) -> frozenset[Side]:
         """Save what is known now and let go. Returns the sides to look at again, if somebody asked meanwhile."""
         view, link = self.view, self.link
-        link.unsettled = ALL_SIDES if self.held or link.write else ALL_SIDES - view.settled()
+        link.unsettled = ALL_SIDES if self.held or link.write or link.gone else ALL_SIDES - view.settled()
         view.remember_versions()
         self.services.deals.point(link)
         self._keep_failure()

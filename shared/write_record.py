@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from shared.breaker import WHOLE_DEAL
 from shared.create import new_record, table_of_record
 from shared.decide import Change, Plan
 from shared.errors import Forbidden, NotFound, NotVisible, Permanent, Refused
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 AUDIT_TEXT_LENGTH = 8_000
 STATUS_LENGTH = 200
 SYNCHRONIZED = "✓ Synchronized"
+REFERRAL_GONE = "✗ Not in Partner Center any more"
 
 
 def create_record(work: Work) -> bool:
@@ -115,7 +117,9 @@ def update_record(work: Work, plan: Plan) -> None:
 def report(work: Work) -> None:
     """Show in the CRM how things are, unless it shows that already."""
     link = work.link
-    concerned = bool(link.record) and link.state != "tombstone" and bool(link.referral_id or work.problems)
+    concerned = bool(link.record) and link.gone != "crm" and bool(link.referral_id or work.problems)
+    if link.gone:
+        concerned = concerned and work.view.record is not None and work.view.is_shared
     if not concerned or work.held or not _status_changes(work):
         return
     try:
@@ -271,7 +275,7 @@ def _missing_identity(work: Work) -> dict[str, Any]:
 def _shown(work: Work, table: TableMap, doing: str) -> dict[str, Any]:
     """The line for the Audit field, newest first in the connector's format, and the status with its check mark."""
     failure = [f"Not synchronized: {work.failure}"] if work.problems else []
-    said = "; ".join(filter(None, [*failure, *work.said, doing, *work.notes])) or "Synchronized"
+    said = "; ".join(filter(None, [*failure, *work.said, doing, *work.notes])) or _status(work)[2:]  # less its mark
     line = f"{work.services.clock():%Y-%m-%d %H:%M} - {said}"
     text = shortened(f"{line}\n{work.link.audit_text}".rstrip(), AUDIT_TEXT_LENGTH)
     return _filled({table.columns.audit: text, table.columns.sync_status: _status(work)}) | _marked_name(work)
@@ -300,6 +304,8 @@ def _remember_shown(work: Work, columns: Mapping[str, Any]) -> None:
 
 def _status(work: Work) -> str:
     """What fits into a short column: one problem in full, of several the fields; the Audit field has all the words."""
+    if work.link.gone:
+        return REFERRAL_GONE
     if not work.problems:
         return SYNCHRONIZED
     labels = ", ".join(dict.fromkeys(problem.label for problem in work.problems))
@@ -309,9 +315,9 @@ def _status(work: Work) -> str:
 
 def _status_changes(work: Work) -> bool:
     column, record = work.view.table.columns.sync_status, work.view.record
-    if column and record and column in record.values:
+    if column and record and column in record.values and WHOLE_DEAL not in work.link.stopped:
         return bool(record.values[column] != _status(work))
-    return work.link.failure != work.failure
+    return work.link.failure != work.failure or bool(work.link.gone and work.notes)
 
 
 def _filled(columns: Mapping[str, Any]) -> dict[str, Any]:

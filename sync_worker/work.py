@@ -17,6 +17,8 @@ from shared.work import nothing_waits
 FIRST_DELAY_S = 30
 LONGEST_DELAY_S = 3_600
 SETTINGS_DELAY_S = 300
+JITTER, LONGEST_JITTER_S = 0.1, 60.0
+"""The part of a pause by which its work may come back later, so that not all of it comes back at once."""
 SHOWN_AFTER_DEFERRALS = 8
 """From then on, after an hour or more, a person is told that a deal waits."""
 
@@ -33,6 +35,8 @@ def work_off(body: bytes, services: Services, *, redelivered: bool, sent_utc: da
         delay_s = later.retry_after_s if later.retry_after_s is not None else _backoff_s(request.deferrals)
         if request.deferrals + 1 == SHOWN_AFTER_DEFERRALS and not isinstance(later, Throttled):
             fail_deal(request, services, Overdue(str(later), remote=later.remote, request_id=later.request_id))
+        if isinstance(later, Throttled):
+            delay_s += services.random() * min(delay_s * JITTER, LONGEST_JITTER_S)
         _put_back(request, services, delay_s, str(later), fields)
     except SettingsError as wrong:
         _put_back(request, services, SETTINGS_DELAY_S, str(wrong), fields)

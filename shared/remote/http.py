@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import uuid4
 
@@ -31,7 +32,7 @@ from tenacity import (
 from urllib3.exceptions import NewConnectionError
 
 from shared.errors import OutcomeUnknown, Refused, RemoteError, Retryable, SignInFailed, Throttled, Unavailable
-from shared.model import Call
+from shared.model import Call, Paused
 from shared.remote import calls
 from shared.remote.dialect import Dialect, error_of, may_have_executed
 
@@ -46,6 +47,8 @@ SHORT_PAUSE_S = 3.0
 """A Retry-After up to this is waited for within the call."""
 UNNAMED_PAUSE_S = 10.0
 """How long a remote is left alone that throttles without saying for how long."""
+LOOK_EVERY = timedelta(seconds=10)
+"""How long a process may call a remote without asking what the others have learned of its pauses."""
 CONNECTIONS = 32
 """At least the number of worker threads, or threads would open a new connection per call."""
 
@@ -93,6 +96,18 @@ class Pause:
     why: str
 
 
+class Pauses(Protocol):
+    """Where processes tell each other of pauses. Raises nothing: a pause that cannot be shared stops no call."""
+
+    def of(self, remote: str) -> Paused | None:
+        """Return the pause that this remote is in, None if it may be called."""
+        ...
+
+    def begin(self, remote: str, paused: Paused) -> None:
+        """Share a pause. Of two the longer one counts."""
+        ...
+
+
 # Without a repr: query and body hold personal data.
 @dataclass(frozen=True, repr=False)
 class _Call:
@@ -112,7 +127,7 @@ class Remote:
     """One outside system, safe to share between threads.
 
     `name` is how errors and logs call it. Without a `token_source` calls go out unsigned. `pause_after` looks at each
-    answer and may ask that the remote be left alone.
+    answer and may ask that the remote be left alone. `pauses` None: other processes are told of no pause.
     """
 
     def __init__(
@@ -127,6 +142,7 @@ class Remote:
         sleep: Callable[[float], None] = time.sleep,
         timeout_s: tuple[float, float] = (5, 30),
         pause_after: Callable[[requests.Response], Pause | None] = lambda _: None,
+        pauses: Pauses | None = None,
     ) -> None:
         self.name = name
         self.base_url = base_url.rstrip("/")
@@ -137,8 +153,10 @@ class Remote:
         self._sleep = sleep
         self._timeout_s = timeout_s
         self._pause_after = pause_after
-        self._not_before: datetime | None = None
-        self._why_paused = ""
+        self._pauses = pauses
+        self._paused: Paused | None = None
+        self._looking = Lock()
+        self._look_again = datetime.min.replace(tzinfo=UTC)
 
     def request(
         self,
@@ -206,15 +224,32 @@ class Remote:
         return url + ("&" if asked.query else "?") + urlencode(params, quote_via=quote) if params else url
 
     def _respect_pause(self) -> None:
-        until = self._not_before
-        if until is not None and (left_s := (until - self._clock()).total_seconds()) > 0:
-            message = f"{self.name} is not called for another {left_s:.0f} s: {self._why_paused}"
+        paused = self._standing_pause() or self._pause_of_others()
+        if paused:
+            left_s = (paused.until_utc - self._clock()).total_seconds()
+            message = f"{self.name} is not called for another {left_s:.0f} s: {paused.why}"
             raise Throttled(message, retry_after_s=left_s, remote=self.name)
 
+    def _standing_pause(self) -> Paused | None:
+        return self._paused if self._paused and self._paused.until_utc > self._clock() else None
+
+    def _pause_of_others(self) -> Paused | None:
+        """Ask whether another process was told to pause. Of many threads one asks, and the others wait for it."""
+        if self._pauses is None:
+            return None
+        with self._looking:
+            if self._clock() >= self._look_again:
+                self._look_again = self._clock() + LOOK_EVERY
+                self._paused = self._pauses.of(self.name) or self._paused
+        return self._standing_pause()
+
     def _pause(self, pause: Pause) -> None:
-        until = self._clock() + timedelta(seconds=pause.seconds)
-        if self._not_before is None or until > self._not_before:
-            self._not_before, self._why_paused = until, pause.why
+        paused = Paused(self._clock() + timedelta(seconds=pause.seconds), pause.why)
+        if self._paused and paused.until_utc <= self._paused.until_utc:
+            return
+        self._paused = paused
+        if self._pauses and pause.seconds > SHORT_PAUSE_S:
+            self._pauses.begin(self.name, paused)
 
     def _noted(self, call: _Call) -> requests.Response:
         """Make an attempt, and note it if it writes something of the remote's."""

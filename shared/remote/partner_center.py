@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from shared.errors import Forbidden, OutcomeUnknown, Refused, Retryable, Unavailable
+from shared.errors import Forbidden, NotFound, OutcomeUnknown, Refused, Retryable, Unavailable
 from shared.model import TICKS_PER_S, Referral, ticks
 from shared.remote.dialect import Dialect, Meaning
 from shared.remote.http import Remote, json_of
@@ -64,13 +64,22 @@ class PartnerCenter:
 
     def create(self, document: Mapping[str, Any]) -> Referral:
         """Create a referral. After OutcomeUnknown, look with `find_created` or `engagement` before creating again."""
-        response = self._remote.request("POST", "referrals", json=document, create=True)
+        try:
+            response = self._remote.request("POST", "referrals", json=document, create=True)
+        except NotFound as unknown:
+            # Not the referral, for there is none yet, but something that it names.
+            raise Refused(str(unknown), remote=unknown.remote, status=404, request_id=unknown.request_id) from None
         return _referral(response, otherwise=OutcomeUnknown)
 
     def engagement(self, engagement_id: str) -> list[Referral]:
         """Return every referral of the engagement: the partner's own and, once invited, Microsoft's."""
         pages = self._pages({"$filter": f"engagementId eq '{engagement_id}'"})
         return [referral for page in pages for referral in page]
+
+    def shows_others(self, referral_id: str) -> bool:
+        """Whether the signed-in user sees any other referral than this one. Raises Forbidden."""
+        answer = self._remote.json("GET", "referrals", params={"$top": 2})
+        return any(Referral(document).id.lower() != referral_id for document in _rows(answer))
 
     def updated_since(self, watermark: str | None, *, overlap_s: float) -> Iterator[list[Referral]]:
         """Yield pages of what was updated after `watermark` less the overlap; None: everything there is.

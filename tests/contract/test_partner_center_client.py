@@ -238,6 +238,23 @@ def test_a_referral_nobody_knows_is_not_found(bench: Bench) -> None:
         bench.client.get("00000000-0000-4000-8000-000000000000")
 
 
+def test_whether_other_referrals_are_shown_is_one_request(bench: Bench) -> None:
+    (only,) = bench.deals(1)
+    assert not bench.client.shows_others(only.id)
+    bench.deals(5)
+    bench.asked()
+
+    assert bench.client.shows_others(only.id)
+    assert bench.asked() == ["GET /referrals"]
+
+
+def test_a_create_that_names_something_unknown_is_refused_and_no_referral_is_missing(bench: Bench) -> None:
+    bench.api.faults.add("status", status=404, body={"error": {"code": "notFound", "message": "no such location"}})
+
+    with pytest.raises(errors.Refused, match="no such location"):
+        bench.client.create(deal())
+
+
 def test_a_user_without_the_role_is_told_which_one_to_get(bench: Bench) -> None:
     bench.api.faults.add("status", status=403, body={"error": {"code": "accessDenied", "message": "no"}})
 

@@ -819,6 +819,17 @@ def test_a_row_created_and_deleted_in_between_shows_as_a_deletion(world: World) 
     assert [(row["id"], row["reason"]) for row in changes] == [(row_id, "deleted")]
 
 
+def test_a_restored_row_has_its_old_id_and_shows_as_a_change(world: World) -> None:
+    row_id = world.create("opportunities", name="Back")
+    link = world.delta_link()
+    world.people.delete("opportunity", row_id)
+
+    world.people.restore(row_id)
+
+    (change,) = world.call("GET", link).json()["value"]
+    assert (change["opportunityid"], change["name"]) == (row_id, "Back")
+
+
 def test_pages_of_a_baseline_carry_the_link_only_at_the_end_and_lose_no_write_in_between(world: World) -> None:
     ids = sorted(world.create("opportunities", name=f"Deal {n}") for n in range(5))
     prefer = {"Prefer": "odata.track-changes,odata.maxpagesize=2"}

@@ -715,6 +715,19 @@ class TestPeople:
 
         assert client.get(theirs["id"])["substatus"] == "Expired"
 
+    def test_a_referral_that_disappears_takes_the_right_to_see_its_engagement_with_it(
+        self, systems: Simulators, client: Client
+    ) -> None:
+        own = client.create()
+        theirs = client.invite_microsoft(own)
+
+        gone = systems.people.referral_disappears(own["id"])
+
+        assert client.session.get(f"{REFERRALS}/{own['id']}").status_code == 404
+        assert client.list().json()["value"] == []
+        systems.people.referral_reappears(gone)
+        assert {row["id"] for row in client.list().json()["value"]} == {own["id"], theirs["id"]}
+
     def test_an_inbound_deal_is_ours_to_answer_and_microsofts_already(
         self, systems: Simulators, client: Client
     ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from shared.errors import ClaimLost, Refused
-from shared.model import Intent, Link, RecordRef, Side
+from shared.model import Absence, Intent, Link, RecordRef, Side, Stopped, Written
 from shared.store.audit import AuditEntry
 from shared.store.deals import CLAIM_S, Deals, deal_of_record, deal_of_referral
 from tests.contract.stores import AzuriteStore, Store, VirtualClock
@@ -72,6 +72,9 @@ def test_everything_in_a_link_comes_back(deals: Deals, deal: str, clock: Virtual
     link.base = {"name": ["Zoë & 微软 😀", "Zoë"], "amount": ["12.50", None], "solutions": [[{"id": 1}], ["a", "b"]]}
     link.failure, link.audit_text = "no right\nask", "2026-11-20 ✓ " + "long " * 9_000
     link.intent = Intent("invite_microsoft", datetime(2026, 11, 20, 9, tzinfo=UTC))
+    link.absent = Absence("partner_center", datetime(2026, 11, 20, 9, tzinfo=UTC))
+    link.written = [Written("crm", datetime(2026, 11, 20, 9, tzinfo=UTC), {"name": "0a1b"})]
+    link.stopped = {"name": Stopped("crm", "there", None), "": Stopped("partner_center")}
     deals.save(link)
 
     loaded = deals.load(deal)
@@ -80,6 +83,23 @@ def test_everything_in_a_link_comes_back(deals: Deals, deal: str, clock: Virtual
     assert replace(loaded, held=True) == link  # a loaded link is nobody's to save
     assert loaded.claim_until_utc is not None
     assert (loaded.claim_until_utc - clock()).total_seconds() == CLAIM_S
+
+
+def test_a_link_is_read_that_was_stored_before_these_columns_existed(store: Store, deals: Deals, deal: str) -> None:
+    link = claimed(deals, deal)
+    link.state = "tombstone"
+    deals.release(link)
+    table = store.table("Deals")
+    row = table.get(deal, "link")
+    assert row
+    new = ("absent", "written", "stopped")
+    table.replace(replace(row, columns={n: v for n, v in row.columns.items() if not n.startswith(new)}))
+
+    loaded = deals.load(deal)
+
+    assert loaded
+    assert loaded.gone == "crm"
+    assert (loaded.absent, loaded.written, loaded.stopped) == (None, [], {})
 
 
 def test_a_base_far_longer_than_one_value_may_be_comes_back(deals: Deals, deal: str) -> None:

@@ -148,6 +148,10 @@ class Backstage(ABC):
     def refuse_notes(self, notes: str) -> str:
         """An opportunity's notes are refused the next time that somebody writes these. Returns words of the refusal."""
 
+    @abstractmethod
+    def restore(self, record_id: str) -> None:
+        """An administrator brings a deleted opportunity back."""
+
     # ------------------------------------------------------------ mishaps
 
     @abstractmethod
@@ -216,6 +220,9 @@ class Dynamics365Backstage(Backstage):
         self.simulator.faults.waiting.append(fault)
         return words
 
+    def restore(self, record_id: str) -> None:
+        self.simulator.people.restore(record_id)
+
     def throttle_writes(self, retry_after_s: int) -> None:
         self.simulator.faults.add("throttle", method="PATCH", times=99, retry_after_s=retry_after_s)
 
@@ -276,6 +283,9 @@ class SalesforceBackstage(Backstage):
             "Opportunity", "No_such_notes", words, "Description", {"Description": notes}
         )
         return words
+
+    def restore(self, record_id: str) -> None:
+        self.simulator.people.undelete("Opportunity", record_id)
 
     def throttle_writes(self, retry_after_s: int) -> None:
         options = {"retry_after_s": retry_after_s}

@@ -18,6 +18,7 @@ from shared.messages import SyncRequest
 from shared.problems import REASONS, Reason
 from tests.flows.crms import only
 from tests.flows.test_failures import INTENT, REFUSAL
+from tests.flows.test_ping_pong import let_undo_each_other
 from tests.flows.world import World
 
 Story = Iterator[None]
@@ -110,13 +111,24 @@ def the_record_with_such_a_text_is_deleted(world: World) -> Story:
 
 
 def two_referrals_name_one_record(world: World) -> Story:
-    record_id, _ = linked(world)
-    second = world.people.microsoft_creates_deal({"/externalReferenceId": record_id})
+    _, own = linked(world)
+    entered = ("name", "externalReferenceId", "customerProfile", "details", "team", "consent", "qualification")
+    copied = {name: own[name] for name in entered}
+    second = world.services.partner_center.create(
+        {**copied, "type": "Independent", "status": "New", "substatus": "Pending", "target": []}
+    )
     yield
-    world.people.partner_declines(second["id"])
+    world.people.partner_closes(second.id, "Lost", "Entered twice")
 
 
 # ---------------------------------------------------------------- what an administrator mends
+
+
+def two_automations_undo_each_other(world: World) -> Story:
+    record_id, _ = linked(world)
+    let_undo_each_other(world, record_id)
+    yield
+    world.advance(900)  # the workflow is switched off
 
 
 def partner_center_lists_nothing(world: World) -> Story:
@@ -174,10 +186,9 @@ def a_referral_is_not_to_be_seen(world: World) -> Story:
     world.pc.faults.clear()
 
 
-def a_referral_is_gone_for_good(world: World) -> Story:
-    record_id, own = linked(world)
+def an_event_names_a_referral_that_is_gone(world: World) -> Story:
+    own = world.people.creates_lead()
     del world.pc.referrals[own["id"]]
-    world.desk.edit(record_id, notes="For nobody.")
     yield
 
 
@@ -275,6 +286,7 @@ CLASSES = [
     Class("refused", a_text_stands_where_the_referrals_id_belongs, "Clear the field"),
     Class("refused", the_record_with_such_a_text_is_deleted, "Clear the field"),
     Class("duplicate", two_referrals_name_one_record, "Close the one too many"),
+    Class("put-back", two_automations_undo_each_other, "Find the workflow"),
     Class("brake", partner_center_lists_nothing, "the user's role in Partner Center", then=("sweep",)),
     Class("refused", partner_center_refuses_an_edit, "next: "),
     Class("refused", a_rule_of_the_crm_refuses_to_close, "do what "),
@@ -285,7 +297,7 @@ CLASSES = [
         marks=only("salesforce", why="Dynamics 365 says of what is hidden that it is empty"),
     ),
     Class("not-found", a_referral_is_not_to_be_seen, "then replay"),
-    Class("not-found", a_referral_is_gone_for_good, "python -m admin dismiss", then=DISMISS),
+    Class("not-found", an_event_names_a_referral_that_is_gone, "python -m admin dismiss", then=DISMISS),
     Class("waiting", partner_center_is_down_for_hours, "at once with a replay"),
     Class("unexpected", something_unexpected_happens_each_time, "a replay, or any change, tries again"),
     *(

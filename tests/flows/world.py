@@ -37,6 +37,7 @@ from shared.store.cursors import Cursors
 from shared.store.deals import Deals, Story
 from shared.store.failures import Failures
 from shared.store.journal import Journal
+from shared.store.pauses import Pauses
 from shared.store.queue import Message, WorkQueue
 from shared.store.signs import Signs
 from shared.store.sweeps import Sweeps
@@ -153,6 +154,10 @@ class World:
             self.tables, self.queue = MemoryTables(), MemoryQueue(self.clock.now)
             self.relays = MemoryQueue(self.clock.now)
         self.fuse = Fuse()
+        self.looks = Fuse()
+        """Counts what is asked and told of pauses."""
+        self.luck = 0.0
+        """What the product takes for a random number."""
         self.neighbours: dict[str, Simulator] = {}
         self.entra, self.pc, self.people = (
             self.simulators.entra,
@@ -185,7 +190,13 @@ class World:
         self.simulators.mount(session)
         for address, system in self.neighbours.items():
             session.mount(address, InProcessAdapter(system))
-        services = Services(self.settings, clock=self.clock.now, sleep=self.clock.advance, session=session)
+        services = Services(
+            self.settings,
+            clock=self.clock.now,
+            sleep=self.clock.advance,
+            session=session,
+            random=lambda: self.luck,
+        )
         self.connect(services, lambda target, name: Fused(target, name, self.fuse))
         return services
 
@@ -198,6 +209,9 @@ class World:
         services.audit = Audit(deals, index)  # type: ignore[misc]
         services.failures = Failures(index, services.clock)  # type: ignore[misc]
         services.cursors = Cursors(cursors)  # type: ignore[misc]
+        # Pauses are looked up just before a call, and dying there is dying before the call: no moments of their own.
+        pauses = cast(Table, Fused(self.tables.table(f"{self.name}Index"), "pauses", self.looks))
+        services.pauses = Pauses(pauses, services.clock)  # type: ignore[misc]
         services.queue = line(self.queue, "queue")  # type: ignore[misc]
         services.relays = line(self.relays, "relays")  # type: ignore[misc]
         # What is written for people only is no moment to die at: nothing the product does depends on it.

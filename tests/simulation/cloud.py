@@ -172,7 +172,9 @@ class Cloud(World):
     def start_process(self, instance: Instance) -> None:
         """A new process: caches empty, Storage and the outside systems as they were."""
         clock = lambda: self.clock.now() + instance.skew  # noqa: E731
-        services = Services(self.settings, clock=clock, sleep=self.clock.advance, session=PortSession(self))
+        services = Services(
+            self.settings, clock=clock, sleep=self.clock.advance, session=PortSession(self), random=lambda: 0.5
+        )
         self.simulators.mount(services.session)  # type: ignore[arg-type]
         self.connect(services, lambda target, name: Port(self, target, name))
         instance.services = services

@@ -22,6 +22,8 @@ from tests.simulation.faults import KINDS, Fault
 from tests.simulation.people import FIELDS, MOST_DEALS, Deal, People
 
 SWEEP_EVERY_S = 300
+PAUSE_S = 3_700
+"""Longer than any remote is left alone."""
 PATIENCE = timedelta(hours=12)
 """What is healed must be in agreement after this (virtual) time."""
 
@@ -87,6 +89,8 @@ class Story:
         first = cloud.instances[0]
         ends = cloud.clock.now() + PATIENCE
         self._work_all(first)
+        cloud.advance(PAUSE_S)  # whoever was asked for a pause is asked again
+        self._work_all(first)
         cloud.advance(SWEEP_EVERY_S)
         cloud.run_timer(first, "reconciler")
         self._work_all(first)
@@ -96,6 +100,8 @@ class Story:
             cloud.advance(max(1.0, (due - cloud.clock.now()).total_seconds()))
             self._work_all(first)
         cloud.advance(SWEEP_EVERY_S)
+        cloud.run_timer(first, "nightly_sweep")
+        self._work_all(first)
         cloud.run_timer(first, "reconciler")
         self._work_all(first)
 

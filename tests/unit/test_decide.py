@@ -18,10 +18,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from shared.breaker import WHOLE_DEAL
 from shared.decide import EMPTY, Change, Deal, Plan, decide, shown
 from shared.lenses import Unmapped, put
 from shared.lifecycle import Lifecycle, is_closed
 from shared.mapping import CONSENT, Conflict, Field, TableMap, load_field_map
+from shared.model import Stopped
 from shared.settings import ROOT
 
 TABLES = load_field_map(ROOT / "mappings" / "dynamics365.toml").tables
@@ -488,6 +490,39 @@ def test_nobody_is_invited_again_or_to_a_closed_deal(agreed: dict[str, Any], fac
 
     assert not plan.writes
     assert plan.notes == ["How can Microsoft help?: sent only when the referral is created, 727000001 stays in the CRM"]
+
+
+# ---------------------------------------------------------------- what was put back too often
+
+
+@pytest.mark.parametrize(
+    ("stopped", "goes_on"),
+    [
+        ("notes", {"status": state("won"), "help": 727000003}),
+        ("status", {"notes": "two", "help": 727000003}),
+        ("help", {"notes": "two", "status": state("won")}),
+    ],
+)
+def test_a_stopped_field_is_left_as_it_is_and_named_and_the_others_go_on(stopped: str, goes_on: dict[str, Any]) -> None:
+    moved = {"notes": "two", "status": state("won"), "help": 727000003}
+
+    plan = decide(deal({}, moved, stopped={stopped: Stopped("crm", "then there", "then here")}))
+
+    assert plan.invite == ("help" in goes_on)
+    assert plan.to_partner_center.keys() == goes_on.keys() - {"help"}
+    assert plan.base[stopped] == list(AGREED[stopped])
+    (problem,) = plan.problems
+    assert "“then there”" in problem.message
+    assert "“then here”" in problem.message
+
+
+def test_of_a_deal_that_is_stopped_as_a_whole_nothing_is_written() -> None:
+    plan = decide(deal({"notes": "two"}, {"help": 727000003}, stopped={WHOLE_DEAL: Stopped("crm")}))
+
+    assert plan.stopped
+    assert not plan.writes
+    assert plan.base == deal().base
+    assert len(plan.problems) == 1
 
 
 # ---------------------------------------------------------------- what a person has to mend

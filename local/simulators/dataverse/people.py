@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SELLER = "Sally Seller"
 ACTIONS = (
-    "create", "edit", "delete", "win", "lose", "qualify_lead", "plugin_bumps", "plugin_bumps_next_write",
+    "create", "edit", "delete", "restore", "win", "lose", "qualify_lead", "plugin_bumps", "plugin_bumps_next_write",
     "change_metadata", "expire_delta_tokens", "merge_accounts", "set_roles", "disable_user",
     "add_seller",
 )  # fmt: skip
@@ -33,6 +33,7 @@ class People:
         self._org = org
         self._lock = lock
         self.bumps_waiting: dict[str, int] = {}  # table -> how many more API writes a plug-in will follow up
+        self.deleted: dict[str, Row] = {}  # by id, as they were
 
     def create(self, table: str, values: dict[str, Any], user: str = SELLER) -> str:
         """A user makes a row. Returns its id."""
@@ -51,7 +52,16 @@ class People:
         """A user deletes a row, with what cascades from it."""
         with self._lock:
             self._org.require_write(self._as(user), self._org.tables[table], "Delete")
-            self._org.delete(self._row(table, id))
+            self.deleted[id] = self._row(table, id)
+            self._org.delete(self.deleted[id])
+
+    def restore(self, id: str) -> None:  # noqa: A002
+        """An administrator brings back under its old id a row that a user deleted here, without what went with it.
+
+        https://learn.microsoft.com/power-platform/admin/restore-deleted-table-records
+        """
+        with self._lock:
+            self._org.touch(self.deleted.pop(id))
 
     def win(self, opportunity: str, user: str = SELLER, status: int = 3, **close: Any) -> None:
         """A user closes an opportunity as won; `close` are columns of opportunityclose, such as actualrevenue."""

@@ -63,6 +63,8 @@ class People:
         "partner_declines",
         "partner_closes",
         "expire_pending",
+        "referral_disappears",
+        "referral_reappears",
         "another_tool_registers",
     )
 
@@ -173,6 +175,15 @@ class People:
         for referral in expired:
             self._save(referral, _changed(referral, {}, "Closed", "Expired"), by_system=True)
         return expired
+
+    def referral_disappears(self, referral_id: str) -> Referral:
+        """A referral is not there any more, for anybody, and no event tells of it. Returns it as it was."""
+        with self._referrals.lock:
+            return self._referrals.take_away(self._get(referral_id))
+
+    def referral_reappears(self, referral: Referral) -> None:
+        with self._referrals.lock:
+            self._referrals.bring_back(referral)
 
     def another_tool_registers(self, url: str, events: list[str] | None = None) -> None:
         self._webhooks.another_tool_registers(url, events)

@@ -413,6 +413,14 @@ class ReferralsSimulator(Simulator):
         self._tell("created", referral, actor)
         return referral
 
+    def take_away(self, referral: Referral) -> Referral:
+        self._engagements[referral["engagementId"]].remove(referral)
+        return self.referrals.pop(referral["id"])
+
+    def bring_back(self, referral: Referral) -> None:
+        self._engagements[referral["engagementId"]].append(referral)
+        self.referrals[referral["id"]] = referral
+
     def update(
         self,
         referral: Referral,
