@@ -32,7 +32,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -318,8 +318,41 @@ class Faults:
             self.waiting.clear()
 
 
+class LazyState(Mapping[str, Any]):
+    """What a system holds, by part, each part made when somebody looks at it."""
+
+    def __init__(self, parts: Mapping[str, Callable[[], Any]]) -> None:
+        self._parts = parts
+
+    def __getitem__(self, name: str) -> Any:
+        return self._parts[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
 Handler = Callable[..., Response]
 """Called as handler(request, **parts of the path)."""
+
+
+class Rules:
+    """Which addresses a kind of system has. Compiling them takes longer than anything else about a new simulator."""
+
+    def __init__(self) -> None:
+        # Vendors' keys may hold two slashes in a row, and none of them redirects an API call.
+        self.map = Map(merge_slashes=False)
+        self._known: set[str] = set()
+
+    def add(self, rule: str) -> None:
+        if rule not in self._known:
+            self._known.add(rule)
+            self.map.add(Rule(rule, endpoint=rule))
+
+
+_RULES: dict[type, Rules] = {}
 
 
 class Simulator:
@@ -332,10 +365,9 @@ class Simulator:
         self.log = RequestLog()
         self.faults = Faults()
         self.lock = threading.RLock()  # held while a request executes; hold it to change state from outside
-        # Vendors' keys may hold two slashes in a row, and none of them redirects an API call.
-        self._rules = Map(merge_slashes=False)
+        self._rules = _RULES.setdefault(type(self), Rules())
         self._handlers: dict[str, dict[str, Handler]] = {}
-        self._router = self._rules.bind("simulator")
+        self._router = self._rules.map.bind("simulator")
         self.route("/_state", GET=lambda _: _for_a_browser(self.state()))
         self.route("/_log", GET=lambda _: _for_a_browser(self.log.entries), DELETE=self._clear_log)
         self.route("/_clock", GET=self._show_clock, POST=self._set_clock)
@@ -344,7 +376,7 @@ class Simulator:
     def route(self, rule: str, **methods: Handler) -> None:
         """Register a rule with a handler per method (https://werkzeug.palletsprojects.com/en/stable/routing/)."""
         self._handlers[rule] = methods
-        self._rules.add(Rule(rule, endpoint=rule))
+        self._rules.add(rule)
 
     # Hooks: what a system says in its own words.
 
@@ -386,6 +418,8 @@ class Simulator:
         """Route and execute one request, without log and faults; the parts of a batch come this way too."""
         try:
             rule, parts = self._router.match(request.path, method="GET")
+            if rule not in self._handlers:
+                return self.not_found(request)
             handler = self._handlers[rule].get(request.method)
             if handler is None:
                 return self.method_not_allowed(request)

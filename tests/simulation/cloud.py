@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from io import BytesIO
 from typing import Any, cast
 from unittest.mock import patch
@@ -27,8 +27,10 @@ from local.host.web import Request
 from local.simulators.base import Clock
 from local.simulators.systems import Simulators
 from shared import services as shared_services
+from shared.mapping import FieldMap, load_field_map
 from shared.services import Services
 from shared.store.deals import CLAIM_S
+from tests.flows.crms import shipped_map
 from tests.flows.fuse import ProcessDied
 from tests.flows.world import HOST, START, World
 from tests.memory_storage import MemoryQueue
@@ -81,6 +83,12 @@ class Task(greenlet):
             self._do()
         except ProcessDied:
             self.died = True
+
+
+@cache
+def _field_map(crm: str) -> FieldMap:
+    """Reading it takes longer than a story has for all its processes."""
+    return load_field_map(shipped_map(crm), "")
 
 
 class Turns:
@@ -175,6 +183,7 @@ class Cloud(World):
         services = Services(
             self.settings, clock=clock, sleep=self.clock.advance, session=PortSession(self), random=lambda: 0.5
         )
+        services.field_map = _field_map(self.settings["CRM"])  # type: ignore[misc]
         self.simulators.mount(services.session)  # type: ignore[arg-type]
         self.connect(services, lambda target, name: Port(self, target, name))
         instance.services = services

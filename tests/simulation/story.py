@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from local.host.functions import Function
@@ -89,33 +89,28 @@ class Story:
         first = cloud.instances[0]
         ends = cloud.clock.now() + PATIENCE
         self._work_all(first)
-        cloud.advance(PAUSE_S)  # whoever was asked for a pause is asked again
+        cloud.advance(PAUSE_S)  # whoever asked for a pause is called again
         self._work_all(first)
+        while (due := self._next_due()) and due <= ends:
+            cloud.advance(max(1.0, (due - cloud.clock.now()).total_seconds()))
+            self._work_all(first, poll=False)
         cloud.advance(SWEEP_EVERY_S)
         cloud.run_timer(first, "reconciler")
-        self._work_all(first)
-        while due := self._next_due():
-            if due > ends:
-                break
-            cloud.advance(max(1.0, (due - cloud.clock.now()).total_seconds()))
-            self._work_all(first)
-        cloud.advance(SWEEP_EVERY_S)
         cloud.run_timer(first, "nightly_sweep")
         self._work_all(first)
-        cloud.run_timer(first, "reconciler")
-        self._work_all(first)
 
-    def _next_due(self) -> object | None:
+    def _next_due(self) -> datetime | None:
         waiting = [delivery.due_at for delivery in self.cloud.simulators.webhooks.dispatcher.waiting]
         message = self.cloud.storage.next_visible()
         return min([*waiting, *([message] if message else [])], default=None)
 
-    def _work_all(self, instance: Instance) -> None:
+    def _work_all(self, instance: Instance, *, poll: bool = True) -> None:
         """Deliver, poll and work until nothing can be done now."""
         cloud = self.cloud
         for _ in range(60):
             cloud.deliver(instance)
-            cloud.run_timer(instance, "crm_poller")
+            if poll:
+                cloud.run_timer(instance, "crm_poller")
             worked = 0
             while cloud.run_worker_on(instance):
                 worked += 1
@@ -357,6 +352,7 @@ STEPS: Mapping[str, Kind] = {
     "events arrive": Kind(14, _deliver),
     "poll": Kind(12, _timer("crm_poller")),
     "sweep": Kind(5, _timer("reconciler")),
+    "full sweep": Kind(1, _timer("nightly_sweep")),
     "a worker": Kind(24, _worker),
     "workers": Kind(6, _workers),
     "a quiet minute": Kind(6, _settle),

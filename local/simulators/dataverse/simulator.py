@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from local.simulators.base import Caller, Clock, Refused, Request, Response, Simulator, json_response, text_response
+from local.simulators.base import (
+    Caller,
+    Clock,
+    LazyState,
+    Refused,
+    Request,
+    Response,
+    Simulator,
+    json_response,
+    text_response,
+)
 from local.simulators.dataverse.actions import (
     BOUND_TO_SET,
     UNBOUND,
@@ -114,11 +125,19 @@ class DataverseSimulator(Simulator):
 
     def state(self) -> Any:
         org = self.organization
-        tables = {
-            table.set_name: [as_json(org, row) for row in org.rows[table.name].values()]
-            for table in org.tables.values()
-        }
-        return {"version": org.version, "components": org.components, "published": org.published, **tables}
+
+        def rows(table: str) -> list[Any]:
+            return [as_json(org, row) for row in org.rows[table].values()]
+
+        tables = {table.set_name: partial(rows, table.name) for table in org.tables.values()}
+        return LazyState(
+            {
+                "version": lambda: org.version,
+                "components": lambda: org.components,
+                "published": lambda: org.published,
+                **tables,
+            }
+        )
 
     # The Web API
 

@@ -81,8 +81,10 @@ class Scope:
         for name in parts[:-1]:
             found = [
                 known
-                for known in self.org.access.fields(sobject, self.user)
-                if known.kind is Kind.REFERENCE and (known.relation or "").lower() == name.lower()
+                for known in sobject.fields.values()
+                if known.kind is Kind.REFERENCE
+                and (known.relation or "").lower() == name.lower()
+                and self.org.access.may_read(sobject, known, self.user)
             ]
             target = self._target(found[0]) if found else None
             if target is None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 from typing import Any
 
-from local.simulators.base import Caller, Clock, Refused, Request, Response, Simulator, json_response, text_response
+from local.simulators.base import (
+    Caller,
+    Clock,
+    LazyState,
+    Refused,
+    Request,
+    Response,
+    Simulator,
+    json_response,
+    text_response,
+)
 from local.simulators.salesforce.errors import JSON, refuse
 from local.simulators.salesforce.oauth import ExternalClientApp, OAuth
 from local.simulators.salesforce.organization import Organization
@@ -15,6 +26,7 @@ from local.simulators.salesforce.people import ACTIONS, People
 from local.simulators.salesforce.protocol import Call, answer, check_headers, split
 from local.simulators.salesforce.query import Cursors
 from local.simulators.salesforce.resources import Resources
+from local.simulators.salesforce.schema import SObject
 
 DEFAULT_ORIGIN = "https://contoso.my.salesforce.com"
 TOKEN_PATH = "/services/oauth2/token"
@@ -102,24 +114,28 @@ class SalesforceSimulator(Simulator):
         return refuse("ConcurrentLimit").response
 
     def state(self) -> Any:
+        org = self.organization
+        shown = [each for each in org.objects.values() if org.has(each.needs) and not each.virtual and not each.tooling]
+        return LazyState(
+            {
+                **{sobject.name: partial(self._rows, sobject) for sobject in shown},
+                "deleted": lambda: [
+                    {"object": each.object, "id": each.id, "deletedDate": render(each.at)} for each in org.deletions
+                ],
+                "open_transactions": lambda: list(org.transactions),
+                "api_usage": lambda: f"{org.api_used}/{org.api_max}",
+            }
+        )
+
+    def _rows(self, sobject: SObject) -> list[Any]:
         with self.lock:
             org = self.organization
             call = Call(org, Request("GET", "/"), org.system_user, f"{NEWEST_VERSION}.0", ())
-            rows: dict[str, Any] = {}
-            for sobject in org.objects.values():
-                if org.has(sobject.needs) and not sobject.virtual and not sobject.tooling:
-                    fields = org.access.fields(sobject, None)
-                    rows[sobject.name] = [call.row_json(row, fields) for row in org.live(sobject.name)]
-                    for row in rows[sobject.name]:
-                        del row["attributes"]
-            return {
-                **rows,
-                "deleted": [
-                    {"object": each.object, "id": each.id, "deletedDate": render(each.at)} for each in org.deletions
-                ],
-                "open_transactions": list(org.transactions),
-                "api_usage": f"{org.api_used}/{org.api_max}",
-            }
+            fields = org.access.fields(sobject, None)
+            rows = [call.row_json(row, fields) for row in org.live(sobject.name)]
+        for row in rows:
+            del row["attributes"]
+        return rows
 
     # The REST API
 
