@@ -25,13 +25,15 @@ def carry_out(work: Work, plan: Plan) -> bool:
     for note in plan.notes:
         work.note(note)
     work.decided(plan.decisions)
+    given_up = not plan.invite and link.intent is not None and link.intent.operation == "invite_microsoft"
+    was_invited = given_up and drop_invitation(work)
     if plan.held:
         work.note(f"nothing is written: {plan.held}")
         return False
     if plan.stopped:
         work.problems = plan.problems  # and nothing whose words could change: it is shown once
         return False
-    if not plan.invite and link.intent and link.intent.operation == "invite_microsoft" and drop_invitation(work):
+    if was_invited:
         return True  # what Microsoft's copy says has to be decided as well
     waiting = {*plan.to_partner_center, *plan.to_crm}
     settled = {name: pair for name, pair in plan.base.items() if name not in waiting}

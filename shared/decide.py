@@ -119,7 +119,7 @@ def decide(deal: Deal) -> Plan:
     if lifecycle.name not in left_alone:
         _decide_field(deal, lifecycle, plan, sendable=True)
     sendable = _is_sendable(deal, plan)
-    invitation = sendable and _wants_microsoft(deal)
+    invitation = sendable and _wants_microsoft(deal) and not _closes(deal, plan)
     for field in deal.table.fields:
         decided = field is lifecycle or field.name in left_alone or (invitation and field is deal.table.assistance)
         if not decided:
@@ -134,6 +134,12 @@ def _is_sendable(deal: Deal, plan: Plan) -> bool:
     name = deal.table.lifecycle.name
     change = plan.to_partner_center.get(name)
     return is_writable(deal.partner_center[name]) or bool(change and is_writable(change.after))
+
+
+def _closes(deal: Deal, plan: Plan) -> bool:
+    """Whether this very plan closes the referral: nobody is invited to a deal that is over."""
+    change = plan.to_partner_center.get(deal.table.lifecycle.name)
+    return bool(change and is_closed(change.after))
 
 
 def _wants_microsoft(deal: Deal) -> bool:
