@@ -14,18 +14,14 @@ from shared.decide import decide
 from shared.messages import SyncRequest
 from shared.model import ALL_SIDES, Link, RecordRef
 from shared.view import View
-from tests.simulation import story as stories
+from tests.simulation.broken import Broken
 from tests.simulation.people import FIELDS, Deal, Row, token
 
 if TYPE_CHECKING:
     from tests.simulation.story import Story
 
-IDLE_CYCLES = 2
+IDLE_CYCLES = 1
 THOROUGH_CYCLES = 20
-
-
-def broken(invariant: str, words: str) -> Exception:
-    return stories.Broken(invariant, words)
 
 
 # ---------------------------------------------------------------- at every step
@@ -33,7 +29,7 @@ def broken(invariant: str, words: str) -> Exception:
 
 def at_every_step(story: Story) -> None:
     if story.cloud.receiver.broken:
-        raise broken("I1", story.cloud.receiver.broken[0])
+        raise Broken("I1", story.cloud.receiver.broken[0])
     _one_referral_per_record(story)
 
 
@@ -44,10 +40,10 @@ def _one_referral_per_record(story: Story) -> None:
         return  # see at rest
     ours = Counter(row["externalReferenceId"] for row in story.cloud.referrals() if row["id"] not in of_people)
     if several := [record for record, times in ours.items() if times > 1]:
-        raise broken("I3", f"record {several[0]} has {ours[several[0]]} referrals")
+        raise Broken("I3", f"record {several[0]} has {ours[several[0]]} referrals")
     microsofts = Counter(r["engagementId"] for r in story.cloud.pc.referrals.values() if r["organizationId"] == "msft")
     if several := [engagement for engagement, times in microsofts.items() if times > 1]:
-        raise broken("I3", f"engagement {several[0]} has {microsofts[several[0]]} copies of Microsoft's")
+        raise Broken("I3", f"engagement {several[0]} has {microsofts[several[0]]} copies of Microsoft's")
 
 
 # ---------------------------------------------------------------- at rest
@@ -66,7 +62,7 @@ def at_rest(story: Story, *, thorough: bool) -> None:
 
 def _drained(story: Story) -> None:
     if waiting := story.cloud.storage.length():
-        raise broken("L2", f"{waiting} messages are left in the queue")
+        raise Broken("L2", f"{waiting} messages are left in the queue")
 
 
 def _one_record_per_referral(story: Story) -> None:
@@ -75,16 +71,16 @@ def _one_record_per_referral(story: Story) -> None:
     for kind, rows in (("opportunity", cloud.desk.opportunities()), ("lead", cloud.desk.leads())):
         carried = Counter(row["referral_id"] for row in rows if row["referral_id"])
         if several := [referral for referral, times in carried.items() if times > 1]:
-            raise broken("I3", f"referral {several[0]} has {carried[several[0]]} records of kind {kind}")
+            raise Broken("I3", f"referral {several[0]} has {carried[several[0]]} records of kind {kind}")
         born_there = {deal.referral_id for deal in people.deals if deal.born != "crm"}
         for row in rows:
             if row["id"] not in made_by_people and row["referral_id"] not in born_there:
-                raise broken(
+                raise Broken(
                     "I3", f"nobody made {kind} {row['id']}, which carries {row['referral_id'] or 'no referral'}"
                 )
     customers = Counter(row["name"] for row in cloud.desk.accounts())
     if several := [name for name, times in customers.items() if times > 1]:
-        raise broken("I3", f"customer {several[0]} has {customers[several[0]]} accounts")
+        raise Broken("I3", f"customer {several[0]} has {customers[several[0]]} accounts")
 
 
 def _a_referral_too_many_is_shown(story: Story) -> None:
@@ -98,7 +94,7 @@ def _a_referral_too_many_is_shown(story: Story) -> None:
         link = story.cloud.services.deals.load(deal) if deal else None
         linked = link and link.referral_id == row["id"]
         if row["id"] not in of_people and row["status"] != "Closed" and not linked and f"pc_{row['id']}" not in waiting:
-            raise broken("I3", f"referral {row['id']} is one too many, and nobody is told")
+            raise Broken("I3", f"referral {row['id']} is one too many, and nobody is told")
 
 
 def _link(story: Story, deal: Deal) -> Link | None:
@@ -114,13 +110,13 @@ def _deal_agrees(story: Story, deal: Deal) -> None:
     people = story.people
     own, record, lead, link = people.referral(deal), people.opportunity(deal), people.lead(deal), _link(story, deal)
     if link and (link.intent or link.claim or link.look_again):
-        raise broken("L2", f"{deal} is unfinished: intent {link.intent}, claim {link.claim!r}, marks {link.look_again}")
+        raise Broken("L2", f"{deal} is unfinished: intent {link.intent}, claim {link.claim!r}, marks {link.look_again}")
     if link and link.failure:
         _shows_its_failure(story, deal, link)
         return
     if deal.deleted:
         if record and not _has_zombies(story):
-            raise broken("I9", f"{deal} was deleted, and is there again")
+            raise Broken("I9", f"{deal} was deleted, and is there again")
         return
     if record is None:
         _has_no_record(deal, own, lead)
@@ -134,7 +130,7 @@ def _deal_agrees(story: Story, deal: Deal) -> None:
         return  # somebody made an opportunity of a lead whose referral was closed: a deal of its own
     if own is None:
         if record["sync_flag"] and record["state"] in ("open", "on_hold"):
-            raise broken("L1", f"{deal} is shared by its seller and has no referral")
+            raise Broken("L1", f"{deal} is shared by its seller and has no referral")
         return
     if not record["sync_flag"]:
         return  # the seller wants nothing written
@@ -157,17 +153,17 @@ def _has_no_record(deal: Deal, own: dict[str, Any] | None, lead: Row | None) -> 
     if own is None or deal.born == "crm":
         return
     if deal.born == "lead" and own["status"] == "New" and lead is None:
-        raise broken("L1", f"{deal} waits for an answer and is no lead in the CRM")
+        raise Broken("L1", f"{deal} waits for an answer and is no lead in the CRM")
     if own["status"] == "Active" or (deal.born == "deal" and own["status"] == "New"):
-        raise broken("L1", f"{deal} is open in Partner Center and not in the CRM")
+        raise Broken("L1", f"{deal} is open in Partner Center and not in the CRM")
 
 
 def _shows_its_failure(story: Story, deal: Deal, link: Link) -> None:
     waiting = {failure.deal: failure for failure in story.cloud.services.failures.list()}
     if link.deal not in waiting:
-        raise broken("I7", f"{deal} failed and is not among the failures: {link.failure}")
+        raise Broken("I7", f"{deal} failed and is not among the failures: {link.failure}")
     if not waiting[link.deal].next_step:
-        raise broken("I7", f"{deal} failed without a next step: {link.failure}")
+        raise Broken("I7", f"{deal} failed without a next step: {link.failure}")
 
 
 def _fields_agree(story: Story, deal: Deal, own: dict[str, Any], record: Row, link: Link | None) -> None:
@@ -180,13 +176,13 @@ def _fields_agree(story: Story, deal: Deal, own: dict[str, Any], record: Row, li
         entered = {edit.value for edit in edits}
         for where, value in (("the CRM", here_now), ("Partner Center", there_now)):
             if value not in entered:
-                raise broken("I5", f"{name} of {deal} is {value!r} in {where}, which nobody entered")
+                raise Broken("I5", f"{name} of {deal} is {value!r} in {where}, which nobody entered")
         last = edits[-1]
         lost = [value for value in {here_now, there_now} if value != last.value]
         if here_now != there_now and own["status"] != "Closed" and own["status"] != "New":
-            raise broken("L1", f"{name} of {deal} is {here_now!r} in the CRM and {there_now!r} in Partner Center")
+            raise Broken("L1", f"{name} of {deal} is {here_now!r} in the CRM and {there_now!r} in Partner Center")
         if lost and last.value not in (here_now, there_now) and not last.taken_back and last.value not in told:
-            raise broken("I4", f"{name} of {deal} was last set to {last.value!r} ({last.side}), and is {lost}")
+            raise Broken("I4", f"{name} of {deal} was last set to {last.value!r} ({last.side}), and is {lost}")
 
 
 def _told(story: Story, link: Link | None) -> str:
@@ -214,17 +210,17 @@ def _states_agree(story: Story, deal: Deal, own: dict[str, Any], record: Row, li
     went_on = own["status"] == "Closed" and deal.moves > 1 and "for good" in _told(story, link)
     if record["state"] not in accepted and not went_on:
         there = f"{own['status']}/{own['substatus']}"
-        raise broken("L1", f"{deal} is {there} in Partner Center, {record['state']} in the CRM")
+        raise Broken("L1", f"{deal} is {there} in Partner Center, {record['state']} in the CRM")
 
 
 def _product_agrees(story: Story, deal: Deal, link: Link | None) -> None:
     if link is None:
-        raise broken("L1", f"nothing knows {deal}")
+        raise Broken("L1", f"nothing knows {deal}")
     view = View(story.cloud.services, link)
     view.read(ALL_SIDES)
     plan = decide(view.deal())
     if plan.writes:
-        raise broken("L1", f"{deal} is not in agreement: {plan.to_crm} {plan.to_partner_center}")
+        raise Broken("L1", f"{deal} is not in agreement: {plan.to_crm} {plan.to_partner_center}")
 
 
 def _writes_are_bounded(story: Story) -> None:
@@ -233,7 +229,7 @@ def _writes_are_bounded(story: Story) -> None:
     acts = story.acts
     bound = 2 * acts + 6 * len(story.people.deals) + sum(story.cloud.injected.values())
     if len(writes) > bound:
-        raise broken("I6", f"{len(writes)} writes for {acts} acts of people and {len(story.people.deals)} deals")
+        raise Broken("I6", f"{len(writes)} writes for {acts} acts of people and {len(story.people.deals)} deals")
 
 
 def _nothing_more_to_write(story: Story, cycles: int) -> None:
@@ -260,4 +256,4 @@ def _nothing_more_to_write(story: Story, cycles: int) -> None:
         while cloud.run_worker_on(first):
             pass
         if writes := cloud.writes():
-            raise broken("I6", f"all was in agreement, and another look wrote {writes}")
+            raise Broken("I6", f"all was in agreement, and another look wrote {writes}")

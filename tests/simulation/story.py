@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from local.host.functions import Function
-from local.simulators.partner_center.signing import RECIPES
 from tests.simulation import checks
+from tests.simulation.broken import Broken
 from tests.simulation.chance import Pick, drawn_from
 from tests.simulation.cloud import Cloud, Instance, running
-from tests.simulation.faults import KINDS, Fault
-from tests.simulation.people import FIELDS, MOST_DEALS, Deal, People
+from tests.simulation.people import Deal, People
+from tests.simulation.steps import STEPS
 
 SWEEP_EVERY_S = 300
 PAUSE_S = 3_700
@@ -31,14 +31,6 @@ PATIENCE = timedelta(hours=12)
 class Step(NamedTuple):
     name: str
     number: int
-
-
-class Broken(AssertionError):
-    """An invariant does not hold. `invariant` is its short name."""
-
-    def __init__(self, invariant: str, words: str) -> None:
-        super().__init__(f"{invariant}: {words}")
-        self.invariant = invariant
 
 
 class Story:
@@ -89,8 +81,9 @@ class Story:
         first = cloud.instances[0]
         ends = cloud.clock.now() + PATIENCE
         self._work_all(first)
-        cloud.advance(PAUSE_S)  # whoever asked for a pause is called again
-        self._work_all(first)
+        if any("throttled" in kind for kind in cloud.injected):
+            cloud.advance(PAUSE_S)  # whoever asked for a pause is called again
+            self._work_all(first)
         while (due := self._next_due()) and due <= ends:
             cloud.advance(max(1.0, (due - cloud.clock.now()).total_seconds()))
             self._work_all(first, poll=False)
@@ -121,255 +114,6 @@ class Story:
         raise Broken("L3", "there is always more to do")
 
 
-# ---------------------------------------------------------------- what can happen
-
-
-def _brings(create: Callable[[Story, Pick], str]) -> Callable[[Story, Pick], str]:
-    def act(story: Story, pick: Pick) -> str:
-        return create(story, pick) if len(story.people.deals) < MOST_DEALS else ""
-
-    return act
-
-
-def _on_a_deal(act: Callable[[Story, Deal, Pick], str]) -> Callable[[Story, Pick], str]:
-    def step(story: Story, pick: Pick) -> str:
-        deal = story.deal(pick)
-        return act(story, deal, pick) if deal else ""
-
-    return step
-
-
-def _both_edit(story: Story, deal: Deal, pick: Pick) -> str:
-    names = list(FIELDS)
-    here, there = pick.of(names), pick.of(names)
-    edits = [story.people.seller_edits(deal, here), story.people.partner_edits(deal, there)]
-    return "; ".join(filter(None, edits))
-
-
-MOMENTS = (None, None, None, 0, 1, 2, 3, 4, 5, 6, 8, 10, 13)
-
-
-def _worker(story: Story, pick: Pick) -> str:
-    instance = story.instance(pick)
-    story.tell(f"{instance.name} takes a message")
-    return "" if story.cloud.run_worker_on(instance, pick.of(MOMENTS)) else "  there is none to see"
-
-
-def _workers(story: Story, pick: Pick) -> str:
-    """Work off what can be seen."""
-    instance = story.instance(pick)
-    worked = 0
-    while worked < 20 and story.cloud.run_worker_on(instance):
-        worked += 1
-    return f"{instance.name} worked off {worked} messages"
-
-
-def _deliver(story: Story, pick: Pick) -> str:
-    instance = story.instance(pick)
-    story.tell(f"Partner Center calls {instance.name}")
-    story.cloud.deliver(instance, pick.of(MOMENTS))
-    return ""
-
-
-def _timer(name: str) -> Callable[[Story, Pick], str]:
-    def step(story: Story, pick: Pick) -> str:
-        instance = story.instance(pick)
-        story.tell(f"{name} runs on {instance.name}")
-        story.cloud.run_timer(instance, name, pick.of(MOMENTS))
-        return ""
-
-    return step
-
-
-def _settle(story: Story, pick: Pick) -> str:
-    """A minute in which all goes its way: events arrive, the poll runs, the queue is worked off."""
-    instance = story.instance(pick)
-    story.tell("a quiet minute")
-    for _ in range(3):
-        story.cloud.deliver(instance)
-        story.cloud.run_timer(instance, "crm_poller")
-        _workers(story, Pick(story.cloud.instances.index(instance)))
-        if story.cloud.storage.next_visible() is None:
-            break
-    story.cloud.advance(61)
-    return ""
-
-
-def _go_on(story: Story, pick: Pick) -> str:
-    if not story.cloud.tasks:
-        return ""
-    task = pick.of(story.cloud.tasks)
-    story.tell(f"the {task.label} goes on")
-    story.cloud.go_on(task, pick.of(MOMENTS))
-    return ""
-
-
-def _crash(story: Story, pick: Pick) -> str:
-    story.cloud.crash(story.instance(pick))
-    return ""
-
-
-def _fault(story: Story, pick: Pick) -> str:
-    after, kind = pick.of(range(12)), pick.of(list(KINDS))
-    story.cloud.faults.append(Fault(kind, after))
-    return f"(soon: {kind})"
-
-
-def _outage(story: Story, pick: Pick) -> str:
-    story.cloud.outage = not story.cloud.outage
-    if story.cloud.outage:
-        story.cloud.injected["Storage is out"] += 1
-    return "Storage is " + ("out" if story.cloud.outage else "back")
-
-
-def _event_lost(story: Story, pick: Pick) -> str:
-    waiting = story.cloud.simulators.webhooks.dispatcher.waiting
-    ready = [delivery for delivery in waiting if delivery.state == "waiting"]
-    if not ready:
-        return ""
-    waiting.remove(pick.of(ready))
-    story.cloud.injected["an event is lost"] += 1
-    return "an event is lost"
-
-
-def _event_doubled(story: Story, pick: Pick) -> str:
-    dispatcher = story.cloud.simulators.webhooks.dispatcher
-    known = [*dispatcher.finished, *dispatcher.waiting]
-    if not known:
-        return ""
-    dispatcher.queue(pick.of(known).payload)
-    story.cloud.injected["an event comes again"] += 1
-    return "an event comes again"
-
-
-def _event_late(story: Story, pick: Pick) -> str:
-    waiting = [d for d in story.cloud.simulators.webhooks.dispatcher.waiting if d.state == "waiting"]
-    if not waiting:
-        return ""
-    pick.of(waiting).due_at += timedelta(hours=pick.of((1, 6, 48)))
-    story.cloud.injected["an event is late"] += 1
-    return "an event is late"
-
-
-def _shuffled(story: Story, pick: Pick) -> str:
-    order = random.Random(pick.of(range(1000)))
-    waiting = story.cloud.simulators.webhooks.dispatcher.waiting
-    order.shuffle(waiting)
-    story.cloud.storage.shuffle(order)
-    story.cloud.injected["another order"] += 1
-    return "events and messages change their order"
-
-
-FORGERIES = [name for name, recipe in RECIPES.items() if recipe.acceptable is False and "slow" not in name]
-
-
-def _forged(story: Story, pick: Pick) -> str:
-    dispatcher = story.cloud.simulators.webhooks.dispatcher
-    known = [*dispatcher.finished, *dispatcher.waiting]
-    if not known:
-        return ""
-    payload, recipe = pick.of(known).payload, pick.of(FORGERIES)
-    sent = story.cloud.storage.sent
-    story.cloud.receiver.instance = story.instance(pick)
-    attempt = dispatcher.send(payload, recipe)
-    if attempt.succeeded or story.cloud.storage.sent > sent:
-        raise Broken("I2", f"a forged call ({recipe}) was answered with {attempt.status}")
-    story.cloud.injected["a forged call"] += 1
-    return f"a forged call ({recipe}): {attempt.status}"
-
-
-def _feed_expires(story: Story, pick: Pick) -> str:
-    """The change feed's bookmark is no longer good. Salesforce has none: there, the cursor gets lost."""
-    cloud = story.cloud
-    if story.crm == "dynamics365":
-        cloud.crm.people.expire_delta_tokens("opportunity")
-        cloud.crm.people.expire_delta_tokens("lead")
-    else:
-        cloud.tables.table(f"{cloud.name}Cursors").delete("cursor", f"crm-{cloud.desk.opportunity}")
-    cloud.injected["the change feed starts over"] += 1
-    return "the change feed's bookmark is lost"
-
-
-def _time(seconds: Sequence[float]) -> Callable[[Story, Pick], str]:
-    def step(story: Story, pick: Pick) -> str:
-        gone = pick.of(seconds)
-        story.cloud.advance(gone)
-        return f"{gone:g} s pass"
-
-    return step
-
-
-@dataclass(frozen=True)
-class Kind:
-    """`weight`: how often a generator takes this step, beside the others."""
-
-    weight: int
-    do: Callable[[Story, Pick], str]
-    acts: int = 0
-    """How many acts of people it is."""
-
-
-STEPS: Mapping[str, Kind] = {
-    "seller creates": Kind(
-        6,
-        _brings(
-            lambda s, p: s.people.seller_creates(
-                help_wanted=p.of((True, False)), shared=p.of((True, True, True, False))
-            )
-        ),
-        acts=1,
-    ),
-    "Microsoft brings a deal": Kind(4, _brings(lambda s, p: s.people.microsoft_brings_a_deal()), acts=1),
-    "customer asks": Kind(3, _brings(lambda s, p: s.people.customer_asks()), acts=1),
-    "seller edits": Kind(12, _on_a_deal(lambda s, d, p: s.people.seller_edits(d, p.of(list(FIELDS)))), acts=1),
-    "seller takes back": Kind(
-        2, _on_a_deal(lambda s, d, p: s.people.seller_edits(d, p.of(list(FIELDS)), take_back=True)), acts=1
-    ),
-    "seller moves": Kind(
-        6, _on_a_deal(lambda s, d, p: s.people.seller_moves(d, p.of(("open", "on_hold", "won", "lost")))), acts=1
-    ),
-    "seller flips the flag": Kind(2, _on_a_deal(lambda s, d, p: s.people.seller_flips_the_flag(d)), acts=1),
-    "seller asks for help": Kind(2, _on_a_deal(lambda s, d, p: s.people.seller_asks_for_help(d)), acts=1),
-    "seller deletes": Kind(1, _on_a_deal(lambda s, d, p: s.people.seller_deletes(d)), acts=1),
-    "seller answers a lead": Kind(
-        3, _on_a_deal(lambda s, d, p: s.people.seller_answers_the_lead(d, qualify=p.of((True, False)))), acts=1
-    ),
-    "automation touches": Kind(2, _on_a_deal(lambda s, d, p: s.people.automation_touches(d)), acts=1),
-    "partner edits": Kind(12, _on_a_deal(lambda s, d, p: s.people.partner_edits(d, p.of(list(FIELDS)))), acts=1),
-    "partner takes back": Kind(
-        2, _on_a_deal(lambda s, d, p: s.people.partner_edits(d, p.of(list(FIELDS)), take_back=True)), acts=1
-    ),
-    "partner acts": Kind(
-        6,
-        _on_a_deal(lambda s, d, p: s.people.partner_acts(d, p.of(("accepts", "views", "wins", "loses", "declines")))),
-        acts=1,
-    ),
-    "Microsoft acts": Kind(
-        4, _on_a_deal(lambda s, d, p: s.people.microsoft_acts(d, p.of(("accepts", "edits", "declines")))), acts=1
-    ),
-    "both edit": Kind(8, _on_a_deal(_both_edit), acts=2),
-    "time to answer runs out": Kind(1, lambda s, p: s.people.time_to_answer_runs_out(), acts=MOST_DEALS),
-    "events arrive": Kind(14, _deliver),
-    "poll": Kind(12, _timer("crm_poller")),
-    "sweep": Kind(5, _timer("reconciler")),
-    "full sweep": Kind(1, _timer("nightly_sweep")),
-    "a worker": Kind(24, _worker),
-    "workers": Kind(6, _workers),
-    "a quiet minute": Kind(6, _settle),
-    "a run goes on": Kind(14, _go_on),
-    "a process dies": Kind(3, _crash),
-    "a fault": Kind(14, _fault),
-    "Storage goes or comes": Kind(2, _outage),
-    "an event is lost": Kind(3, _event_lost),
-    "an event comes again": Kind(3, _event_doubled),
-    "an event is late": Kind(2, _event_late),
-    "another order": Kind(2, _shuffled),
-    "a forged call": Kind(1, _forged),
-    "the feed starts over": Kind(1, _feed_expires),
-    "seconds pass": Kind(6, _time((1, 5, 31))),
-    "minutes pass": Kind(6, _time((61, 130, 310))),
-    "hours pass": Kind(1, _time((3_700, 90_000))),
-}
 SKEWS: Sequence[Mapping[str, float]] = (
     {},
     {"partner_center": 600, "dataverse": -600, "salesforce": -600},

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from local.simulators.salesforce.errors import Refusal, refuse
@@ -305,6 +306,7 @@ class Parser:
         return caret("Malformed", self.text, token.at, f"unexpected token: '{token.text}'")
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> Select:
     if len(text) > LONGEST_QUERY:
         raise refuse("Malformed", message="SOQL statements cannot be longer than 100000 characters.")
