@@ -207,7 +207,7 @@ STATES = {
 def _states_agree(story: Story, deal: Deal, own: dict[str, Any], record: Row, link: Link | None) -> None:
     accepted = STATES[own["status"], own["substatus"]]
     # What is closed in Partner Center is closed for good: a seller may go on all the same, and the audit says so.
-    went_on = own["status"] == "Closed" and deal.moves > 1 and "for good" in _told(story, link)
+    went_on = own["status"] == "Closed" and "for good" in _told(story, link)
     if record["state"] not in accepted and not went_on:
         there = f"{own['status']}/{own['substatus']}"
         raise Broken("L1", f"{deal} is {there} in Partner Center, {record['state']} in the CRM")

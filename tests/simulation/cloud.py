@@ -157,6 +157,8 @@ class Cloud(World):
         self.injected: Counter[str] = Counter()
         self.faults: list[Fault] = []
         self.outage = False
+        self.moments = 0
+        """How often the product has touched the outside."""
         self.tasks: list[Task] = []
         self.instances = [Instance("A", 0), Instance("B", 2)]
         self.main = getcurrent()
@@ -245,6 +247,7 @@ class Cloud(World):
             return moment.effect()
         if task.killed:
             raise ProcessDied(moment.name)
+        self.moments += 1
         # A certificate is fetched under a lock that threads would wait for.
         if task.to_go is not None and moment.system != "certificates":
             if task.to_go == 0:

@@ -53,8 +53,6 @@ class Deal:
     referral_id: str = ""
     edits: list[Edit] = field(default_factory=list)
     deleted: bool = False
-    moves: int = 0
-    """How often somebody moved its state, on whichever side."""
 
     def __str__(self) -> str:
         return f"D{self.number}"
@@ -144,7 +142,6 @@ class People:
         move = {"won": self.desk.win, "lost": self.desk.lose, "open": self.desk.take_on, "on_hold": self.desk.hold}
         if not self._allowed(lambda: move[state](row["id"])):
             return ""
-        deal.moves += 1
         return f"a seller moves {deal} to {state}"
 
     def seller_flips_the_flag(self, deal: Deal) -> str:
@@ -173,7 +170,6 @@ class People:
         act = self._qualify if qualify else self._disqualify
         if not self._allowed(lambda: act(deal, lead["id"])):
             return ""
-        deal.moves += 1
         return f"a seller {'qualifies' if qualify else 'disqualifies'} the lead of {deal}"
 
     def _qualify(self, deal: Deal, lead_id: str) -> None:
@@ -221,7 +217,6 @@ class People:
         }
         if not self._allowed(acts[act]):
             return ""
-        deal.moves += 1
         return f"the partner {act} {deal} in Partner Center"
 
     def microsoft_acts(self, deal: Deal, act: str) -> str:
