@@ -5,8 +5,10 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 # What `make local` simulates: dynamics365 or salesforce.
 CRM    ?= dynamics365
+# How long `make soak` tells stories.
+SECONDS ?= 60
 
-.PHONY: demo test local check bench clean
+.PHONY: demo test local check bench soak clean
 
 demo: $(VENV)/.ready ## the main job, end to end, on this machine
 	$(RUN) -m local.demo
@@ -24,6 +26,9 @@ check: $(VENV)/.ready ## lint and types
 
 bench: $(VENV)/.ready ## what the code promises to cost, measured
 	$(RUN) -m benchmarks
+
+soak: $(VENV)/.ready ## random stories of people, faults and crashes for SECONDS, half of them with each CRM
+	$(RUN) -m tests.simulation.soak --seconds $(SECONDS)
 
 $(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt local/node/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
