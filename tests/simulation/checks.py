@@ -108,6 +108,8 @@ def _link(story: Story, deal: Deal) -> Link | None:
 
 def _deal_agrees(story: Story, deal: Deal) -> None:
     people = story.people
+    if deal.hidden:
+        return  # one side is gone
     own, record, lead, link = people.referral(deal), people.opportunity(deal), people.lead(deal), _link(story, deal)
     if link and (link.intent or link.claim or link.look_again):
         raise Broken("L2", f"{deal} is unfinished: intent {link.intent}, claim {link.claim!r}, marks {link.look_again}")
@@ -237,7 +239,7 @@ def _nothing_more_to_write(story: Story, cycles: int) -> None:
     cloud.forget_calls()
     for deal in story.people.deals:
         link = _link(story, deal)
-        if link and (link.referral_id or link.record):
+        if link and (link.referral_id or link.record) and not deal.hidden:
             record = link.record
             cloud.services.queue.send(
                 SyncRequest(

@@ -53,6 +53,8 @@ class Deal:
     referral_id: str = ""
     edits: list[Edit] = field(default_factory=list)
     deleted: bool = False
+    hidden: dict[str, Any] | None = None
+    """Its referral, while Partner Center does not show it."""
 
     def __str__(self) -> str:
         return f"D{self.number}"
@@ -84,6 +86,8 @@ class People:
         self.cloud, self.desk, self.portal = cloud, cloud.desk, cloud.people
         self.deals: list[Deal] = []
         self.edits = 0
+        self.transactions: dict[str, tuple[Deal, dict[str, Any]]] = {}
+        """Edits that nobody can see yet."""
         self._account = ""
         self._contact = ""
 
@@ -135,6 +139,33 @@ class People:
         self._enter(deal, "crm", {name: value}, taken_back=take_back)
         return f"a seller sets {name} of {deal} to {value!r:.40}"
 
+    def seller_edits_at_length(self, deal: Deal) -> str:
+        """Something long begins that ends with an edit: the row shows late, with the time at which it was written.
+
+        Salesforce only; in Dataverse change tracking goes by the order of commits.
+        """
+        row = self.opportunity(deal)
+        if row is None or self.desk.crm != "salesforce" or self.transactions:
+            return ""
+        value = self._value_for_the_crm("notes")
+        transaction = self.cloud.crm.people.begin_transaction()
+        fields = {self.desk.fields["opportunity"]["notes"]: value}
+        edit = self.cloud.crm.people.edit
+        if not self._allowed(lambda: edit("Opportunity", row["id"], fields, transaction=transaction)):
+            self.cloud.crm.people.commit(transaction)
+            return ""
+        self.transactions[transaction] = (deal, {"notes": value})
+        return f"a seller sets notes of {deal} to {value!r:.40} in something long"
+
+    def long_edits_end(self) -> str:
+        """What was done at length is there now."""
+        ended = list(self.transactions.items())
+        self.transactions.clear()
+        for transaction, (deal, values) in ended:
+            self.cloud.crm.people.commit(transaction)
+            self._enter(deal, "crm", values)
+        return f"something long ends: {', '.join(str(deal) for _, (deal, _) in ended)}" if ended else ""
+
     def seller_moves(self, deal: Deal, state: str) -> str:
         row = self.opportunity(deal)
         if row is None or row["state"] == state:
@@ -184,9 +215,8 @@ class People:
 
     def automation_touches(self, deal: Deal) -> str:
         row = self.opportunity(deal)
-        if row is None:
+        if row is None or not self._allowed(lambda: self.cloud.backstage.touch(row["id"])):
             return ""
-        self.cloud.backstage.touch(row["id"])
         return f"automation touches {deal}"
 
     # ------------------------------------------------------------ the portal
@@ -244,6 +274,18 @@ class People:
         deal.referral_id = own["id"]
         self._enter_what_came_with(deal, own)
         return f"a customer asks: lead {deal}"
+
+    def referral_is_hidden_or_shown(self, deal: Deal) -> str:
+        """Partner Center loses sight of a referral, or shows it again; no event tells of either."""
+        if deal.hidden:
+            self.portal.referral_reappears(deal.hidden)
+            deal.hidden = None
+            return f"the referral of {deal} is there again"
+        own = self.referral(deal)
+        if own is None:
+            return ""
+        deal.hidden = self.portal.referral_disappears(own["id"])
+        return f"the referral of {deal} is not there any more"
 
     def time_to_answer_runs_out(self) -> str:
         return f"{len(self.portal.expire_pending(at_once=True))} unanswered referrals expire"

@@ -241,6 +241,11 @@ STEPS: Mapping[str, Kind] = {
     "Microsoft acts": Kind(
         4, _on_a_deal(lambda s, d, p: s.people.microsoft_acts(d, p.of(("accepts", "edits", "declines")))), acts=1
     ),
+    "seller edits at length": Kind(1, _on_a_deal(lambda s, d, p: s.people.seller_edits_at_length(d)), acts=1),
+    "long edits end": Kind(2, lambda s, p: s.people.long_edits_end()),
+    "a referral is hidden or shown": Kind(
+        1, _on_a_deal(lambda s, d, p: s.people.referral_is_hidden_or_shown(d)), acts=1
+    ),
     "both edit": Kind(8, _on_a_deal(_both_edit), acts=2),
     "time to answer runs out": Kind(1, lambda s, p: s.people.time_to_answer_runs_out(), acts=MOST_DEALS),
     "events arrive": Kind(14, _deliver),

@@ -77,6 +77,7 @@ class Story:
         cloud = self.cloud
         cloud.faults.clear()
         cloud.outage = False
+        self.people.long_edits_end()
         cloud.finish_all()
         first = cloud.instances[0]
         ends = cloud.clock.now() + PATIENCE
@@ -84,13 +85,18 @@ class Story:
         if any("throttled" in kind for kind in cloud.injected):
             cloud.advance(PAUSE_S)  # whoever asked for a pause is called again
             self._work_all(first)
-        while (due := self._next_due()) and due <= ends:
-            cloud.advance(max(1.0, (due - cloud.clock.now()).total_seconds()))
-            self._work_all(first, poll=False)
+        self._wait_until(ends, first)
         cloud.advance(SWEEP_EVERY_S)
         cloud.run_timer(first, "reconciler")
         cloud.run_timer(first, "nightly_sweep")
         self._work_all(first)
+        self._wait_until(ends, first)
+
+    def _wait_until(self, ends: datetime, instance: Instance) -> None:
+        """Let time pass for what was put back for later."""
+        while (due := self._next_due()) and due <= ends:
+            self.cloud.advance(max(1.0, (due - self.cloud.clock.now()).total_seconds()))
+            self._work_all(instance, poll=False)
 
     def _next_due(self) -> datetime | None:
         waiting = [delivery.due_at for delivery in self.cloud.simulators.webhooks.dispatcher.waiting]
