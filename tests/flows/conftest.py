@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from local.host.functions import Function, index
+from local.host.functions import Function
 from shared import services as shared_services
+from tests import app
 from tests.flows.crms import CRMS, shipped_map
 from tests.flows.world import World
 
@@ -35,12 +35,7 @@ def _is_about_another_crm(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def functions() -> list[Function]:
-    from function_app import app
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("this app has no output bindings")
-
-    return index(app.get_functions(), os.environ, ".", refuse)
+    return app.functions()
 
 
 @pytest.fixture(params=CRMS)

@@ -101,6 +101,69 @@ def test_what_a_dead_run_was_asked_to_look_at_is_looked_at_when_its_message_come
     assert world.referral_of(record_id)["details"]["notes"] == "Edited while the deal was claimed."
 
 
+def test_the_marks_of_a_run_that_died_after_it_had_saved_are_worked_off(world: World) -> None:
+    record_id = shared(world)
+    referral = world.referral_of(record_id)
+    deals, deal = world.services.deals, world.link_of(record_id).deal
+    message = SyncRequest(cause="webhook", referral_id=referral["id"], version=referral["updatedDateTime"])
+    holder = deals.claim(deal, sides=frozenset({"partner_center"}), message=message.correlation_id)
+    assert holder
+    assert deals.claim(deal, sides=frozenset({"crm"})) is None
+    assert deals.release(holder) == {"crm"}  # it is to look again, and dies
+
+    outcome = sync_one(message, world.services, redelivered=True)
+
+    assert outcome.result == "agreed"
+    assert not world.link_of(record_id).look_again
+    assert not world.link_of(record_id).claim
+
+
+def die_when(world: World, reached: Callable[[], bool]) -> None:
+    """Let the process die once, before it saves what it has just done."""
+    died = False
+
+    def happen(name: str) -> None:
+        nonlocal died
+        if not died and name == "deals.transact" and reached():
+            died = True
+            raise ProcessDied(name)
+
+    at_moments(world, happen)
+
+
+def test_microsofts_copy_made_by_a_run_that_died_is_found_though_the_deal_was_closed_meanwhile(world: World) -> None:
+    record_id = world.opportunity(help="CustomerTechnicalArchitecture")
+    die_when(world, lambda: len(world.pc.referrals) == 2)
+    world.fire("crm_poller")
+    (message,) = world.queue.receive(60)
+    assert not world.survives(lambda: world.run_worker(message.body))
+    world.people.partner_closes(world.referrals()[0]["id"], "Lost", "Too expensive")
+    world.simulators.webhooks.dispatcher.waiting.clear()
+
+    world.run_worker(message.body, 2)
+    world.settle(poll=False)
+
+    assert world.link_of(record_id).microsoft_referral_id
+    assert world.link_of(record_id).intent is None
+    assert world.record(record_id)["microsoft_status"]
+
+
+def test_a_referral_made_by_a_run_that_died_is_known_though_the_record_was_deleted_meanwhile(world: World) -> None:
+    record_id = world.opportunity()
+    die_when(world, lambda: len(world.pc.referrals) == 1)
+    world.fire("crm_poller")
+    (message,) = world.queue.receive(60)
+    assert not world.survives(lambda: world.run_worker(message.body))
+    world.desk.delete(record_id)
+
+    world.run_worker(message.body, 2)
+    later(world)
+
+    (own,) = world.referrals()
+    link = world.link_of(record_id)
+    assert (link.state, link.referral_id, link.intent) == ("tombstone", own["id"], None)
+
+
 def test_two_copies_of_a_deferred_message_create_one_referral(world: World) -> None:
     record_id = world.opportunity()
     message = SyncRequest(cause="poll", record_table=world.desk.opportunity, record_id=record_id, deferrals=1)

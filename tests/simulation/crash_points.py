@@ -14,13 +14,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from tests.app import functions
 from tests.flows.crms import CRMS
 from tests.simulation import checks
 from tests.simulation.broken import Broken
 from tests.simulation.chance import drawn_from
 from tests.simulation.cloud import running
 from tests.simulation.faults import Fault
-from tests.simulation.soak import functions
 from tests.simulation.story import Step, Story
 
 DIES = "the process dies before"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import os
 import sys
 import time
@@ -19,10 +18,9 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import count
 
-from local.host.functions import Function, index
+from tests.app import functions
 from tests.flows.crms import CRMS
 from tests.simulation.story import SKEWS, Told, shortened, steps_of, tell
 
@@ -52,19 +50,6 @@ class Report:
         yield from (f"{times:9,}  {kind}" for kind, times in sorted(self.injected.items(), key=lambda item: -item[1]))
         yield f"{len(self.findings)} findings"
         yield from (f"  {crm} seed {seed}: {words}" for crm, seed, words in self.findings)
-
-
-@cache
-def functions() -> list[Function]:
-    """The functions of the real app."""
-    logging.getLogger("cosell").addHandler(logging.NullHandler())
-    logging.getLogger("cosell").propagate = False
-    from function_app import app
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("this app has no output bindings")
-
-    return index(app.get_functions(), os.environ, ".", refuse)
 
 
 def story(crm: str, seed: int, length: int = LENGTH) -> Told:

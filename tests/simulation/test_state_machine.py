@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from tests.app import functions
 from tests.flows.crms import CRMS
 from tests.simulation import checks
 from tests.simulation.broken import Broken
 from tests.simulation.chance import drawn_from
 from tests.simulation.cloud import running
-from tests.simulation.soak import functions
 from tests.simulation.steps import STEPS
 from tests.simulation.story import Step, Story
 

@@ -1,0 +1,23 @@
+"""The functions of the real app. An app can be indexed once in a process, so everybody shares them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+
+from local.host.functions import Function, index
+
+
+@cache
+def functions() -> list[Function]:
+    logger = logging.getLogger("cosell")
+    propagates, logger.propagate = logger.propagate, False  # what is not set is of no interest here
+    from function_app import app
+
+    logger.propagate = propagates
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("this app has no output bindings")
+
+    return index(app.get_functions(), os.environ, ".", refuse)

@@ -1,0 +1,67 @@
+"""Stories that once broke something, shortened, each with what was wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from tests.app import functions
+from tests.simulation.story import Step, tell
+
+
+@dataclass(frozen=True)
+class Kept:
+    crm: str
+    steps: Sequence[Step]
+
+
+KEPT = {
+    "Microsoft was invited to a deal that was being closed": Kept(
+        "dynamics365",
+        [
+            Step("seller creates", 796041745),
+            Step("poll", 662461829),
+            Step("a worker", 186948791),
+            Step("seller asks for help", 857828890),
+            Step("seller moves", 970348334),
+        ],
+    ),
+    "an invitation that the seller held back never ended": Kept(
+        "salesforce",
+        [
+            Step("Microsoft brings a deal", 912989300),
+            Step("full sweep", 593099174),
+            Step("seller creates", 653712902),
+            Step("sweep", 274745844),
+            Step("a quiet minute", 418729951),
+            Step("seller creates", 56881888),
+            Step("seller edits", 660986424),
+            Step("a run goes on", 314650428),
+            Step("a worker", 231404876),
+            Step("a worker", 591960378),
+            Step("seller flips the flag", 37991753),
+            Step("minutes pass", 469247371),
+            Step("a quiet minute", 247902604),
+        ],
+    ),
+    "whether Microsoft had brought a deal depended on whether its referral had been read": Kept(
+        "dynamics365",
+        [
+            Step("customer asks", 87145047),
+            Step("a quiet minute", 456791494),
+            Step("seller answers a lead", 678620616),
+            Step("seller asks for help", 92362080),
+            Step("a quiet minute", 409161680),
+            Step("partner edits", 161533746),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT)
+def test_what_was_mended_stays_mended(kept: Kept) -> None:
+    told = tell(functions(), kept.crm, kept.steps)
+
+    assert told.broken is None, str(told)
