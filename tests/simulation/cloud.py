@@ -352,7 +352,7 @@ class Receiver(requests.adapters.BaseAdapter):
             if isinstance(task, Task) and not task.killed:
                 self.cloud.crash(instance)
             raise requests.ConnectionError("the receiver died") from died
-        if answered.status < 300:
+        if answered.status < 300 and b"referral-" in body:
             # 2xx only when the message is stored, now or by an earlier attempt at this process.
             if self.cloud.storage.sent == sent and (process, body) not in self.taken:
                 self.broken.append(f"I1: {body!r} was answered with {answered.status} and nothing was stored")

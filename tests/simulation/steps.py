@@ -251,6 +251,7 @@ STEPS: Mapping[str, Kind] = {
     "events arrive": Kind(14, _deliver),
     "poll": Kind(12, _timer("crm_poller")),
     "sweep": Kind(5, _timer("reconciler")),
+    "registration is checked": Kind(1, _timer("check_registration")),
     "full sweep": Kind(1, _timer("nightly_sweep")),
     "a worker": Kind(24, _worker),
     "workers": Kind(6, _workers),
