@@ -5,8 +5,10 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 # What `make local` simulates: dynamics365 or salesforce.
 CRM    ?= dynamics365
+# How long `make chaos` lasts for each CRM, settling not included.
+SECONDS ?= 60
 
-.PHONY: demo test local check bench clean
+.PHONY: demo test local check bench chaos clean
 
 demo: $(VENV)/.ready ## the main job, end to end, on this machine
 	$(RUN) -m local.demo
@@ -24,6 +26,9 @@ check: $(VENV)/.ready ## lint and types
 
 bench: $(VENV)/.ready ## what the code promises to cost, measured
 	$(RUN) -m benchmarks
+
+chaos: $(VENV)/.ready ## kills the host every few seconds while people act, on real Storage
+	$(RUN) -m tests.chaos --seconds $(SECONDS)
 
 $(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt local/node/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
