@@ -5,10 +5,10 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 # What `make local` simulates: dynamics365 or salesforce.
 CRM    ?= dynamics365
-# How long `make soak` tells stories.
+# How long `make soak` tells stories, and how long `make chaos` lasts for each CRM, settling not included.
 SECONDS ?= 60
 
-.PHONY: demo test local check bench soak clean
+.PHONY: demo test local check bench soak chaos clean
 
 demo: $(VENV)/.ready ## the main job, end to end, on this machine
 	$(RUN) -m local.demo
@@ -29,6 +29,9 @@ bench: $(VENV)/.ready ## what the code promises to cost, measured
 
 soak: $(VENV)/.ready ## random stories of people, faults and crashes for SECONDS, half of them with each CRM
 	$(RUN) -m tests.simulation.soak --seconds $(SECONDS)
+
+chaos: $(VENV)/.ready ## kills the host every few seconds while people act, on real Storage
+	$(RUN) -m tests.chaos --seconds $(SECONDS)
 
 $(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt local/node/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \

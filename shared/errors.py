@@ -11,7 +11,8 @@ CosellError
 |   `-- ClaimLost           another worker took the deal over
 `-- Permanent           repeating cannot help; a person acts, then replays
     |-- Refused             validation: the remote or our own rules name what is wrong
-    |   `-- Duplicate           a record has a referral too many
+    |   |-- Duplicate           a record has a referral too many
+    |   `-- Converted           the lead became an opportunity, and takes no write any more
     |-- Forbidden           the signed-in identity lacks a right
     |-- NotFound            the referral, record or row does not exist
     |   `-- NotVisible          ... or may not be seen: the remote does not tell which
@@ -115,6 +116,10 @@ class Refused(Permanent):
 
 class Duplicate(Refused):
     """Two referrals name one record. Neither is touched: a person says which one stays."""
+
+
+class Converted(Refused):
+    """A seller made an opportunity of the lead, which stays as it is from then on."""
 
 
 class Forbidden(Permanent):

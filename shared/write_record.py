@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shared.breaker import WHOLE_DEAL
 from shared.create import new_record, table_of_record
 from shared.decide import Change, Plan
-from shared.errors import Forbidden, NotFound, NotVisible, Permanent, Refused
+from shared.errors import Converted, Forbidden, NotFound, NotVisible, Permanent, Refused
 from shared.lenses import Value, shortened
 from shared.lifecycle import is_closed, is_writable
 from shared.mapping import TableMap
@@ -103,6 +103,10 @@ def update_record(work: Work, plan: Plan) -> None:
     writing = {name: plan.base[name] for name in plan.to_crm}
     try:
         write_record(work, {**columns, **identity}, plan.to_crm, doing, writing)
+    except Converted as refusal:
+        # Nobody can mend that, and trying again is of no use: from here on it counts as written.
+        work.failed(refusal)
+        work.note(f"{link.record} was converted, so it stays as it is; the referral is not that of its opportunity")
     except Permanent as refusal:
         refused = next((name for name in plan.to_crm if refusal.field in fields[name].lens.columns), "")
         if not refused:

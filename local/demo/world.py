@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
 import requests
@@ -37,6 +38,10 @@ Document = dict[str, Any]
 
 class DemoError(Exception):
     """The demo could not go on; the message says at what."""
+
+
+class ActRefused(DemoError, ValueError):
+    """A simulated system did not let somebody do what they tried: it has rules for people as well."""
 
 
 class Sight:
@@ -121,9 +126,14 @@ class World:
         answer: Document = self._control("POST", "partner_center_webhooks", "/_forge", {"recipe": recipe, **event})
         return answer
 
-    def slow_down(self, system: System, method: str, seconds: float) -> None:
-        """The next answer to such a request comes late, though its work is done at once."""
-        self._control("POST", system, "/_faults", {"kind": "delay", "method": method, "seconds": seconds})
+    def slow_down(self, system: System, method: str | None, seconds: float, times: int = 1) -> None:
+        """The next answers to such a request, None: to any, come late, though its work is done at once."""
+        wish = {"kind": "delay", "method": method, "seconds": seconds, "times": times}
+        self._control("POST", system, "/_faults", wish)
+
+    def speed_up(self, system: System) -> None:
+        """All answers come at once again."""
+        self._control("DELETE", system, "/_faults")
 
     def forget_what_was_read(self) -> set[str]:
         """Delete the cursors, so that poll and sweep begin from the start. Returns their names."""
@@ -183,23 +193,23 @@ class World:
                 raise DemoError(f"after {within_s:g} s it still was not so: {what}")
             time.sleep(LOOK_EVERY_S)
 
-    def rest(self) -> None:
+    def rest(self, within_s: float = REST_WITHIN_S) -> None:
         """Wait until the queue is empty, all events are delivered, and polls found nothing that led to a request."""
-        deadline = time.monotonic() + REST_WITHIN_S
+        deadline = time.monotonic() + within_s
         calm = False
         while not calm:
-            self.until("the queue is empty and all events are delivered", self._nothing_waits, REST_WITHIN_S)
+            self.until("the queue is empty and all events are delivered", self._nothing_waits, within_s)
             asked = self.requests()
             self._wait_for_polls(2)  # the first of them may have begun before
             calm = self._nothing_waits() and self.requests() == asked
             if time.monotonic() > deadline:
-                raise DemoError(f"the product is still busy after {REST_WITHIN_S} s")
+                raise DemoError(f"the product is still busy after {within_s:g} s")
 
-    def rest_after_sweep(self) -> None:
+    def rest_after_sweep(self, within_s: float = REST_WITHIN_S) -> None:
         """Wait until nothing is left to find: after this only a change or an event makes a message."""
         sweeps = self._looks("partner_center")
         self.until("the sweep has looked", lambda: self._looks("partner_center") >= sweeps + 1, REST_WITHIN_S)
-        self.rest()
+        self.rest(within_s)
 
     def _nothing_waits(self) -> bool:
         state = self._control("GET", "partner_center_webhooks", "/_state")
@@ -242,7 +252,8 @@ class World:
         url = self.stage.urls[system] + path
         answer = self._session.request(method, url, json=body, timeout=ANSWER_TIMEOUT_S)
         if not answer.ok:
-            raise DemoError(f"{method} {url} was answered {answer.status_code}: {answer.text}")
+            error = ActRefused if answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR else DemoError
+            raise error(f"{method} {url} was answered {answer.status_code}: {answer.text}")
         return _json(answer) if answer.content else None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from shared.errors import Forbidden, NotFound, NotVisible, Refused, SignInFailed, Throttled, Unavailable
+from shared.errors import Converted, Forbidden, NotFound, NotVisible, Refused, SignInFailed, Throttled, Unavailable
 from shared.remote.dialect import Complaint, Dialect, Meaning
 
 INVALID_FIELD = "INVALID_FIELD"
@@ -75,7 +75,7 @@ CODES: Mapping[str, Meaning] = {
     "duplicate_external_id": Meaning(Refused, _TAKEN),
     DUPLICATES_DETECTED.lower(): Meaning(Refused, "a duplicate rule blocks it: merge the two, or relax the rule"),
     "inactive_owner_or_user": Meaning(Refused, "give the record an active owner, then replay"),
-    "cannot_update_converted_lead": Meaning(Refused, "the lead was converted: the deal goes on as its opportunity"),
+    "cannot_update_converted_lead": Meaning(Converted, "the lead was converted: the deal goes on as its opportunity"),
     # what the org's own automation said
     "field_custom_validation_exception": Meaning(Refused, _RULE),
     "cannot_insert_update_activate_entity": Meaning(Refused, _RULE),

@@ -297,3 +297,19 @@ def test_an_accepted_lead_is_a_deal_and_comes_in_though_leads_are_out_of_scope(w
 
     assert world.record_of(referral["id"])["state"] == "open"
     assert world.desk.leads() == []
+
+
+def test_a_lead_that_was_qualified_while_partner_center_closed_it_waits_for_nobody(world: World) -> None:
+    referral = lead_in(world)
+    world.desk.qualify(lead_of(world, referral)["id"])
+    world.people.partner_edits(referral["id"], {"/details/notes": "They have chosen somebody else."})
+    world.people.partner_declines(referral["id"])
+
+    world.settle()
+
+    assert world.services.failures.list() == ()
+    assert len(world.desk.opportunities()) == 1  # the seller's own from now on
+    assert "the CRM had open" in world.notes(lead_of(world, referral)["id"], world.desk.lead)
+    world.crm.log.clear()
+    assert world.is_at_rest()
+    assert "crm write" not in world.calls()

@@ -30,10 +30,10 @@ THOROUGH_CYCLES = 20
 def at_every_step(story: Story) -> None:
     if story.cloud.receiver.broken:
         raise Broken("I1", story.cloud.receiver.broken[0])
-    _one_referral_per_record(story)
+    one_referral_per_record(story)
 
 
-def _one_referral_per_record(story: Story) -> None:
+def one_referral_per_record(story: Story) -> None:
     """A record has one referral, and an engagement one copy of Microsoft's."""
     of_people = {deal.referral_id for deal in story.people.deals}
     if _has_zombies(story):
@@ -52,10 +52,10 @@ def _one_referral_per_record(story: Story) -> None:
 def at_rest(story: Story, *, thorough: bool) -> None:
     at_every_step(story)
     _drained(story)
-    _one_record_per_referral(story)
+    one_record_per_referral(story)
     _a_referral_too_many_is_shown(story)
     for deal in story.people.deals:
-        _deal_agrees(story, deal)
+        deal_agrees(story, deal)
     _writes_are_bounded(story)
     _nothing_more_to_write(story, THOROUGH_CYCLES if thorough else IDLE_CYCLES)
 
@@ -65,7 +65,7 @@ def _drained(story: Story) -> None:
         raise Broken("L2", f"{waiting} messages are left in the queue")
 
 
-def _one_record_per_referral(story: Story) -> None:
+def one_record_per_referral(story: Story) -> None:
     cloud, people = story.cloud, story.people
     made_by_people = {deal.record_id for deal in people.deals}
     for kind, rows in (("opportunity", cloud.desk.opportunities()), ("lead", cloud.desk.leads())):
@@ -106,7 +106,7 @@ def _link(story: Story, deal: Deal) -> Link | None:
     return deals.load(key) if key else None
 
 
-def _deal_agrees(story: Story, deal: Deal) -> None:
+def deal_agrees(story: Story, deal: Deal) -> None:
     people = story.people
     if deal.hidden:
         return  # one side is gone
