@@ -24,7 +24,10 @@ STATES = {
     "new": "new: nothing is settled yet",
     "active": "active: kept in agreement",
     "failed": "failed: not all of it is in agreement",
-    "tombstone": "over: the record was deleted, and the referral stays as it is",
+}
+GONE = {
+    "crm": "over: the record was deleted, and the referral stays as it is",
+    "partner_center": "over: the referral is not in Partner Center any more, and the record stays as it is",
 }
 CAUSES = {
     "webhook": "Partner Center said that it changed",
@@ -33,6 +36,7 @@ CAUSES = {
     "operator": "an operator asked",
 }
 
+OUTCOMES = {"failed": "failed", "unknown": "nobody can tell whether it was done"}
 UNFINISHED = "no outcome was recorded: the run died in it, or is still at it"
 
 _ENTRY = TypeAdapter(AuditEntry)
@@ -75,7 +79,7 @@ def _head(deal: str, link: Link | None, failure: Failure | None) -> list[str]:
     if link:
         microsofts = link.microsoft_referral_id or "none"
         lines += [f"  {line}" for line in (*deals.ids(deal, link), f"Microsoft's copy: {microsofts}")]
-        lines.append(f"  state: {STATES[link.state]}")
+        lines.append(f"  state: {GONE[link.gone] if link.gone else STATES[link.state]}")
         if link.intent:
             lines.append(f"  unfinished: {link.intent.operation} of {link.intent.sent_utc:%Y-%m-%d %H:%M} UTC")
         if link.claim_until_utc:
@@ -112,7 +116,7 @@ def _run(run: Sequence[AuditEntry], link: Link | None, tables: Mapping[str, Tabl
             yield from _write(begun or entry, f"done{at}{version}", link, tables)
         else:
             if begun:
-                yield from _write(begun, "failed", link, tables)
+                yield from _write(begun, OUTCOMES[entry.phase], link, tables)
             answered = f"answered (request id {entry.request_id})" if entry.request_id else "went wrong"
             yield f"{answered}{at}: {entry.message}"
         begun = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import product
 from typing import TypeVar
@@ -68,6 +68,7 @@ class Sweep:
     """How far a sweep is, as it is stored. `phase` counts through the phases, `after` is where its next page starts.
 
     `known` and `listed` are what was seen (shared.seen), by place in the index; `batch` counts the saves.
+    `started_over`: the lists whose next page was refused once.
     """
 
     report: Report
@@ -79,6 +80,7 @@ class Sweep:
     listed: str = ""
     working_until_utc: datetime | None = None
     done: bool = False
+    started_over: list[str] = field(default_factory=list)
 
 
 _SWEEP = TypeAdapter(Sweep)
@@ -203,8 +205,9 @@ class _Run:
         try:
             page, following = self._lists[name].page(after)
         except Refused as refused:
-            if after is None:
+            if after is None or name in self._sweep.started_over:
                 raise
+            self._sweep.started_over.append(name)
             log.warning("full_sweep.list_starts_over", extra={"list": name, "why": str(refused)})
             self._report.lists[name] = listing = Listing(known=listing.known)
             page, following = self._lists[name].page(None)

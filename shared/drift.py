@@ -13,7 +13,9 @@ from typing import Literal
 from shared.model import Link, RecordChange, RecordRef, Referral, ticks
 from shared.store.deals import deal_of_record, deal_of_referral, place_of_record, place_of_referral
 
-Reason = Literal["referral newer", "record newer", "unlinked referral", "unlinked record", "unfinished", "not listed"]
+Reason = Literal[
+    "referral newer", "record newer", "listed again", "unlinked referral", "unlinked record", "unfinished", "not listed"
+]
 Fate = Literal["healed", "waits for a person", "still to come"]
 
 FEW, SHARE = 5, 0.05
@@ -146,7 +148,10 @@ def _lacks(link: Link, listed: Listed) -> bool:
 def _newer(listed: Listed, link: Link) -> Reason | None:
     """Versions are only ever compared with the same system's. What the link names no more is not compared at all."""
     if listed.record:
-        return "record newer" if listed.record == link.record and listed.version != link.record_version else None
+        moved = listed.record == link.record and listed.version != link.record_version
+        return "record newer" if moved and link.gone != "partner_center" else None
+    if link.gone == "partner_center" and listed.referral_id == link.referral_id:
+        return "listed again"
     known = {link.referral_id: link.referral_updated, link.microsoft_referral_id: link.microsoft_updated}
     before = known.get(listed.referral_id or "")
     if before is None or link.state == "tombstone":

@@ -92,6 +92,8 @@ def _preview(request: SyncRequest, services: Services) -> Preview:
     if link.record and link.record.table not in services.field_map.tables:
         seen.note(f"the field map has no table {link.record.table} any more")
         return seen
+    if request.cause == "operator":
+        link.written, link.stopped = [], {}  # as a run does for an operator, who has looked at what put values back
     if link.claim_until_utc and link.claim_until_utc > services.clock():
         seen.note("another run works on this deal just now, and may do some of it")
     view = View.of(services, link, found)

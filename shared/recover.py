@@ -28,6 +28,7 @@ def recover(work: Work) -> None:
     """
     write = work.link.write
     if write is None:
+        work.view.finish_writing()  # of a link that the release before this one left in the middle of a write
         return
     verb = write.operation.partition(" ")[0]
     if verdict := _FINDERS[write.side, verb](work, write):

@@ -20,7 +20,8 @@ SETTINGS_DELAY_S = 300
 JITTER, LONGEST_JITTER_S = 0.1, 60.0
 """The part of a pause by which its work may come back later, so that not all of it comes back at once."""
 SHOWN_AFTER_DEFERRALS = 8
-"""From then on, after an hour or more, a person is told that a deal waits."""
+"""After so many, and again after as many more, a person is told that a deal waits: with delays that nobody named,
+that is an hour or more."""
 
 
 def work_off(body: bytes, services: Services, *, redelivered: bool, sent_utc: datetime | None = None) -> None:
@@ -33,7 +34,7 @@ def work_off(body: bytes, services: Services, *, redelivered: bool, sent_utc: da
         outcome = sync_one(request, services, redelivered=redelivered)
     except Retryable as later:
         delay_s = later.retry_after_s if later.retry_after_s is not None else _backoff_s(request.deferrals)
-        if request.deferrals + 1 == SHOWN_AFTER_DEFERRALS and not isinstance(later, Throttled):
+        if (request.deferrals + 1) % SHOWN_AFTER_DEFERRALS == 0 and not isinstance(later, Throttled):
             fail_deal(request, services, Overdue(str(later), remote=later.remote, request_id=later.request_id))
         if isinstance(later, Throttled):
             delay_s += services.random() * min(delay_s * JITTER, LONGEST_JITTER_S)
