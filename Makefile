@@ -8,7 +8,7 @@ CRM    ?= dynamics365
 # How long `make soak` tells stories, and how long `make chaos` lasts for each CRM, settling not included.
 SECONDS ?= 60
 
-.PHONY: demo test local check bench soak chaos clean
+.PHONY: demo test local check bench soak mutants chaos clean
 
 demo: $(VENV)/.ready ## the main job, end to end, on this machine
 	$(RUN) -m local.demo
@@ -29,6 +29,9 @@ bench: $(VENV)/.ready ## what the code promises to cost, measured
 
 soak: $(VENV)/.ready ## random stories of people, faults and crashes for SECONDS, half of them with each CRM
 	$(RUN) -m tests.simulation.soak --seconds $(SECONDS)
+
+mutants: $(VENV)/.ready ## does the proof see? puts known bugs in, one by one, and tells stories until each is found
+	$(RUN) -m tests.simulation.mutate
 
 chaos: $(VENV)/.ready ## kills the host every few seconds while people act, on real Storage
 	$(RUN) -m tests.chaos --seconds $(SECONDS)

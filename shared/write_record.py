@@ -71,9 +71,10 @@ def convert(work: Work) -> None:
         view.record = crm.read(opportunity)
         link.record = opportunity
         view.refresh()
+        # Before the write, whose answer may be lost: what the lead held is not what this record held.
+        view.agree_on_base()
         # A person made it, so nobody has said yet that it is shared.
         write_record(work, _identity(work, table, own), {}, f"Goes on from {lead} with referral {own.id}")
-        view.agree_on_base()
     else:
         _close_lead(work, lead_table)
         _create_in(work, table, own, {lead_table.origin: lead.id} if lead_table.origin else {})

@@ -158,6 +158,20 @@ def test_qualifying_the_lead_accepts_the_referral_and_adopts_the_opportunity_mad
     assert world.is_at_rest()
 
 
+def test_an_answer_lost_while_a_lead_is_qualified_takes_nothing_from_the_referral(world: World) -> None:
+    """The opportunity that the CRM makes of a lead may be emptier than the lead was: nobody emptied it."""
+    referral = lead_in(world, **{"/details/notes": "Call before noon."})
+    world.backstage.interrupt_create("opportunity", "drop_after")
+
+    made = qualify(world, referral)
+    world.settle()
+
+    assert referral["details"]["notes"] == "Call before noon."
+    assert world.record(made)["notes"] == "Call before noon."
+    assert world.services.failures.list() == ()
+    assert world.is_at_rest()
+
+
 def test_the_opportunity_of_a_qualified_lead_goes_on_both_ways(world: World) -> None:
     referral = lead_in(world)
     made = qualify(world, referral)

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, lru_cache, partial
 from io import BytesIO
@@ -34,7 +35,8 @@ from tests.flows.crms import shipped_map
 from tests.flows.fuse import ProcessDied
 from tests.flows.world import HOST, START, World
 from tests.memory_storage import MemoryQueue
-from tests.simulation.faults import KINDS, Fault, Moment
+from tests.simulation.broken import Broken
+from tests.simulation.faults import KINDS, Fault, Moment, Target
 from webhook_receiver import blueprint as receiver
 
 VISIBILITY_S = 60
@@ -42,6 +44,9 @@ VISIBILITY_S = 60
 ATTEMPTS = 6
 """maxDequeueCount in host.json."""
 SYSTEMS = ("partner_center", "dataverse", "salesforce")
+CREATE = "POST partner_center /v1.0/engagements/referrals"
+LOOK = "GET partner_center /v1.0/engagements/referrals/"
+LONGEST_PAUSE_S = 3_600
 
 
 class Skewed(Clock):
@@ -73,6 +78,8 @@ class Task(greenlet):
     def __init__(self, instance: Instance, label: str, work: Callable[[], None]) -> None:
         super().__init__(self._work)
         self.instance, self.label = instance, label
+        self.born = 0
+        """The moment at which it began."""
         self.to_go: int | None = None
         self.stands_since: datetime | None = None
         self.killed = self.died = False
@@ -121,12 +128,21 @@ class Port:
         if not callable(found):
             return found
         name = f"{self._name}.{attribute}"
-        kind = "queue" if attribute == "send" else "storage"
+        targets: frozenset[Target] = frozenset({"queue" if attribute == "send" else "storage"})
 
         def call(*args: Any, **options: Any) -> Any:
-            return self._cloud.meet(Moment(name, kind, partial(found, *args, **options)))  # type: ignore[arg-type]
+            return self._cloud.meet(Moment(name, targets, partial(found, *args, **options)))
 
         return call
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Until when a system wants to be left alone, which run was told, and at which of the cloud's moments."""
+
+    until: datetime
+    asked: greenlet
+    learned: int
 
 
 class PortSession(requests.Session):
@@ -136,15 +152,39 @@ class PortSession(requests.Session):
         super().__init__()
         self.trust_env = False
         self._cloud = cloud
+        self._pauses: dict[str, Pause] = {}
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         address = urlsplit(str(request.url))
         system = self._cloud.names[f"{address.scheme}://{address.netloc}"]
         name = f"{request.method} {system} {address.path}"
+        targets: set[Target] = {"remote"}
+        if request.method != "GET" and system in SYSTEMS:
+            targets.add("create" if name == CREATE else "write")
+        elif name.startswith(LOOK):
+            targets.add("look")
+        self._check_pause(system)
         answer: requests.Response = self._cloud.meet(
-            Moment(name, "remote", partial(super().send, request, **options), system)
+            Moment(name, frozenset(targets), partial(super().send, request, **options), system)
         )
+        self._note_pause(system, answer)
         return answer
+
+    def _check_pause(self, system: str) -> None:
+        """A run that begins, or goes on, after its process was asked for a pause keeps it."""
+        task, pause = getcurrent(), self._pauses.get(system)
+        if not (isinstance(task, Task) and pause and self._cloud.clock.now() < pause.until):
+            return
+        if task is pause.asked or task.born > pause.learned:
+            words = f"{system} is called by {task.label}, though it asked for a pause until {pause.until:%H:%M:%S}"
+            self._cloud.broken.append(Broken("I10", words))
+
+    def _note_pause(self, system: str, answer: requests.Response) -> None:
+        """Of a date only a client with the right time knows how far it is; a month, nobody keeps."""
+        named = answer.headers.get("Retry-After", "")
+        if answer.status_code == 429 and named.isdecimal() and int(named) < LONGEST_PAUSE_S and system in SYSTEMS:
+            until = self._cloud.clock.now() + timedelta(seconds=int(named))
+            self._pauses[system] = Pause(until, getcurrent(), self._cloud.moments)
 
 
 class Cloud(World):
@@ -159,6 +199,10 @@ class Cloud(World):
         self.outage = False
         self.moments = 0
         """How often the product has touched the outside."""
+        self.broken: list[Broken] = []
+        self.under_way: list[tuple[datetime, Callable[[], Any]]] = []
+        """Requests that nobody waits for any more, and when they arrive."""
+        self.certificates_in_doubt = False
         self.tasks: list[Task] = []
         self.instances = [Instance("A", 0), Instance("B", 2)]
         self.main = getcurrent()
@@ -206,6 +250,7 @@ class Cloud(World):
         """Begin a run; it stands still after `moments`, or goes on to its end."""
         task = Task(instance, f"{label} on {instance.name}", work)
         task.cloud = self  # type: ignore[attr-defined]
+        task.born = self.moments
         self.tasks.append(task)
         self.go_on(task, moments)
         return task
@@ -248,27 +293,37 @@ class Cloud(World):
         if task.killed:
             raise ProcessDied(moment.name)
         self.moments += 1
+        self._let_arrive()
         # A certificate is fetched under a lock that threads would wait for.
         if task.to_go is not None and moment.system != "certificates":
             if task.to_go == 0:
                 self.stand_still()
             else:
                 task.to_go -= 1
-        if self.outage and moment.target != "remote":
+        if self.outage and not moment.system:
             return KINDS["Storage does not answer"][1](self, moment)
         fault = self._due(moment)
         if fault is None:
-            if moment.target == "remote" and moment.system not in ("entra", "certificates"):
+            if moment.system not in ("", "entra", "certificates"):
                 self.tell(f"  {task.instance.name}: {moment.name}")
             return moment.effect()
         self.injected[fault.kind] += 1
+        self.certificates_in_doubt |= moment.system == "certificates"
         self.tell(f"  {task.instance.name}: {moment.name}: {fault.kind}")
         return KINDS[fault.kind][1](self, moment)
+
+    def _let_arrive(self) -> None:
+        """What was under way and is due is carried out."""
+        now = self.clock.now()
+        due = [effect for at, effect in self.under_way if at <= now]
+        self.under_way = [(at, effect) for at, effect in self.under_way if at > now]
+        for effect in due:
+            effect()
 
     def _due(self, moment: Moment) -> Fault | None:
         """The first fault whose time has come."""
         for fault in self.faults:
-            if moment.target in KINDS[fault.kind][0]:
+            if moment.targets & KINDS[fault.kind][0]:
                 if fault.after <= 0:
                     self.faults.remove(fault)
                     return fault
@@ -335,7 +390,6 @@ class Receiver(requests.adapters.BaseAdapter):
         self.instance = cloud.instances[0]
         """Who answers calls outside a run."""
         self.taken: set[tuple[int, bytes]] = set()
-        self.broken: list[str] = []
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
         body = request.body if isinstance(request.body, bytes) else str(request.body or "").encode()
@@ -355,8 +409,12 @@ class Receiver(requests.adapters.BaseAdapter):
         if answered.status < 300 and b"referral-" in body:
             # 2xx only when the message is stored, now or by an earlier attempt at this process.
             if self.cloud.storage.sent == sent and (process, body) not in self.taken:
-                self.broken.append(f"I1: {body!r} was answered with {answered.status} and nothing was stored")
+                words = f"{body!r} was answered with {answered.status} and nothing was stored"
+                self.cloud.broken.append(Broken("I1", words))
             self.taken.add((process, body))
+        elif answered.status < 500 and isinstance(task, Task) and not self.cloud.certificates_in_doubt:
+            # Forged calls come from outside a run.
+            self.cloud.broken.append(Broken("I2", f"the genuine call {body!r} was refused with {answered.status}"))
         response = requests.Response()
         response.status_code, response._content, response.request = answered.status, answered.body, request
         response.headers.update(dict(answered.headers))

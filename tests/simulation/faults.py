@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Literal
+
+import requests
 
 from local.simulators.base import Fault as AnswerFault
 from shared.errors import Unavailable
@@ -18,7 +22,8 @@ from tests.flows.fuse import ProcessDied
 if TYPE_CHECKING:
     from tests.simulation.cloud import Cloud
 
-Target = Literal["remote", "storage", "queue"]
+Target = Literal["remote", "look", "create", "write", "storage", "queue"]
+"""A look is for one referral, a create that of a referral, a write any other; these are remote as well."""
 Effect = Callable[[], Any]
 
 
@@ -27,7 +32,7 @@ class Moment:
     """The product is about to do something outside: `name` says what, `system` which simulator is asked, if one is."""
 
     name: str
-    target: Target
+    targets: frozenset[Target]
     effect: Effect
     system: str = ""
 
@@ -71,6 +76,16 @@ def slow(seconds: float) -> Callable[[Cloud, Moment], Any]:
     return strike
 
 
+def arrives_late(seconds: float) -> Callable[[Cloud, Moment], Any]:
+    """The request is under way for longer than anybody waits for its answer."""
+
+    def strike(cloud: Cloud, moment: Moment) -> Any:
+        cloud.under_way.append((cloud.clock.now() + timedelta(seconds=seconds), moment.effect))
+        raise requests.ReadTimeout(f"no answer to {moment.name}")
+
+    return strike
+
+
 def answered(kind: str, **options: Any) -> Callable[[Cloud, Moment], Any]:
     """The simulated system itself answers so: in its own words, and with its own idea of what was executed."""
 
@@ -84,9 +99,6 @@ def answered(kind: str, **options: Any) -> Callable[[Cloud, Moment], Any]:
 
 
 def _in_two_minutes(cloud: Cloud) -> str:
-    from datetime import timedelta
-    from email.utils import format_datetime
-
     return format_datetime(cloud.clock.now() + timedelta(minutes=2), usegmt=True)
 
 
@@ -116,5 +128,11 @@ KINDS: Mapping[str, tuple[frozenset[Target], Callable[[Cloud, Moment], Any]]] = 
     "an answer cut off": (frozenset({"remote"}), answered("garbage", body=NOT_JSON, executed=True)),
     "Storage does not answer": (frozenset({"storage", "queue"}), storage_silent_before),
     "Storage does it and does not answer": (frozenset({"storage", "queue"}), storage_silent_after),
+    "404 for a moment": (frozenset({"look"}), answered("status", status=404)),
+    "the answer to a create is lost": (frozenset({"create"}), answered("drop_after")),
+    "the process dies after a create": (frozenset({"create"}), crash_after),
+    "a create is under way for a minute": (frozenset({"create"}), arrives_late(60)),
+    "the answer to a write is lost": (frozenset({"write"}), answered("drop_after")),
+    "the process dies after a write": (frozenset({"write"}), crash_after),
     "a message is stored twice": (frozenset({"queue"}), sent_twice),
 }

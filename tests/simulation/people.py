@@ -40,6 +40,8 @@ class Edit:
     field: str
     value: str
     """As `token` recognises it."""
+    before: str = ""
+    """What stood there, on the same side, and so was known to whoever entered another value over it."""
     taken_back: bool = False
 
 
@@ -55,9 +57,21 @@ class Deal:
     deleted: bool = False
     hidden: dict[str, Any] | None = None
     """Its referral, while Partner Center does not show it."""
+    was_hidden: bool = False
+    off_since: datetime | None = None
+    """Since when its seller wants nothing written, None as long as it is shared."""
 
     def __str__(self) -> str:
         return f"D{self.number}"
+
+    def standing(self, name: str) -> list[Edit]:
+        """The edits of a field that nobody has knowingly entered another value over. Several were made at once."""
+        edits = [edit for edit in self.edits if edit.field == name]
+        return [
+            edit
+            for number, edit in enumerate(edits, 1)
+            if not any(later.before == edit.value for later in edits[number:])
+        ]
 
 
 def token(name: str, value: Any) -> str:
@@ -79,6 +93,12 @@ FIELDS: Mapping[str, tuple[str, Callable[[int], Any]]] = {
     "close_date": ("/details/closingDateTime", lambda number: str(date(2027, 1, 1) + timedelta(days=number))),
 }
 """Of the fields that go both ways: where Partner Center has them, and the value of the n-th edit."""
+
+
+def details_of(own: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a referral that people enter, by field."""
+    details = own["details"]
+    return {"notes": details["notes"], "deal_value": details["dealValue"], "close_date": details["closingDateTime"]}
 
 
 class People:
@@ -122,6 +142,7 @@ class People:
         if help_wanted:
             values["help"] = HELP
         deal = self._new("crm")
+        deal.off_since = None if shared else self.cloud.clock.now()
         entered = {name: self._value_for_the_crm(name) for name in FIELDS}
         deal.record_id = self.desk.create_opportunity(name=f"{deal}", **values, **entered)
         self._enter(deal, "crm", entered)
@@ -136,7 +157,7 @@ class People:
             return ""
         if not self._allowed(lambda: self.desk.edit(row["id"], **{name: value})):
             return ""
-        self._enter(deal, "crm", {name: value}, taken_back=take_back)
+        self._enter(deal, "crm", {name: value}, row, taken_back=take_back)
         return f"a seller sets {name} of {deal} to {value!r:.40}"
 
     def seller_edits_at_length(self, deal: Deal) -> str:
@@ -162,8 +183,9 @@ class People:
         ended = list(self.transactions.items())
         self.transactions.clear()
         for transaction, (deal, values) in ended:
+            before = self.opportunity(deal)
             self.cloud.crm.people.commit(transaction)
-            self._enter(deal, "crm", values)
+            self._enter(deal, "crm", values, before)
         return f"something long ends: {', '.join(str(deal) for _, (deal, _) in ended)}" if ended else ""
 
     def seller_moves(self, deal: Deal, state: str) -> str:
@@ -179,6 +201,7 @@ class People:
         row = self.opportunity(deal)
         if row is None or not self._allowed(lambda: self.desk.edit(row["id"], sync_flag=not row["sync_flag"])):
             return ""
+        deal.off_since = self.cloud.clock.now() if row["sync_flag"] else None
         return f"a seller sets Sync of {deal} to {'No' if row['sync_flag'] else 'Yes'}"
 
     def seller_asks_for_help(self, deal: Deal) -> str:
@@ -229,9 +252,10 @@ class People:
         if value is None:
             return ""
         sent = f"{value}T00:00:00Z" if name == "close_date" else value
+        before = details_of(own)
         if not self._allowed(lambda: self.portal.partner_edits(own["id"], {FIELDS[name][0]: sent})):
             return ""
-        self._enter(deal, "partner_center", {name: value}, taken_back=take_back)
+        self._enter(deal, "partner_center", {name: value}, before, taken_back=take_back)
         return f"the partner sets {name} of {deal} to {value!r:.40} in Partner Center"
 
     def partner_acts(self, deal: Deal, act: str) -> str:
@@ -284,7 +308,7 @@ class People:
         own = self.referral(deal)
         if own is None:
             return ""
-        deal.hidden = self.portal.referral_disappears(own["id"])
+        deal.hidden, deal.was_hidden = self.portal.referral_disappears(own["id"]), True
         return f"the referral of {deal} is not there any more"
 
     def time_to_answer_runs_out(self) -> str:
@@ -317,18 +341,24 @@ class People:
         value = before[0].value
         return float(value) if name == "deal_value" else value
 
-    def _enter(self, deal: Deal, side: Side, values: Mapping[str, Any], *, taken_back: bool = False) -> None:
-        now = self.cloud.clock.now()
-        deal.edits += [Edit(now, side, name, token(name, value), taken_back) for name, value in values.items()]
+    def _enter(
+        self,
+        deal: Deal,
+        side: Side,
+        values: Mapping[str, Any],
+        before: Row | None = None,
+        *,
+        taken_back: bool = False,
+    ) -> None:
+        """`before`: the side's values that were there; None: there was nothing."""
+        now, known = self.cloud.clock.now(), before or {}
+        deal.edits += [
+            Edit(now, side, name, token(name, value), token(name, known.get(name)), taken_back)
+            for name, value in values.items()
+        ]
 
     def _enter_what_came_with(self, deal: Deal, own: Mapping[str, Any]) -> None:
-        details = own["details"]
-        came = {
-            "notes": details["notes"],
-            "deal_value": details["dealValue"],
-            "close_date": details["closingDateTime"],
-        }
-        self._enter(deal, "partner_center", came)
+        self._enter(deal, "partner_center", details_of(own))
 
     @staticmethod
     def _allowed(act: Callable[[], Any]) -> bool:

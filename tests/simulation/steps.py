@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 from local.simulators.partner_center.signing import RECIPES
 from tests.simulation.broken import Broken
@@ -98,6 +99,26 @@ def _go_on(story: Story, pick: Pick) -> str:
     return ""
 
 
+def _meanwhile(story: Story, pick: Pick) -> str:
+    """Somebody edits the deal that a run works on, and another process hears of it, before the run goes on."""
+    one, other = story.cloud.instances
+    before = list(story.cloud.tasks)
+    if not story.people.deals or not story.cloud.run_worker_on(one, pick.of(range(3, 16))):
+        return ""
+    run = next((task for task in story.cloud.tasks if task not in before), None)
+    if run is None:
+        return ""  # it came to its end
+    deal, name = pick.of(story.people.deals), pick.of(list(FIELDS))
+    edit = pick.of((story.people.seller_edits, story.people.partner_edits))
+    story.tell("meanwhile " + (edit(deal, name) or "nothing happens"))
+    story.cloud.run_timer(other, "crm_poller")
+    story.cloud.deliver(other)
+    _workers(story, Pick(1))
+    if run in story.cloud.tasks:
+        story.cloud.go_on(run)
+    return "and so it goes on"
+
+
 def _crash(story: Story, pick: Pick) -> str:
     story.cloud.crash(story.instance(pick))
     return ""
@@ -143,6 +164,25 @@ def _event_late(story: Story, pick: Pick) -> str:
     pick.of(waiting).due_at += timedelta(hours=pick.of((1, 6, 48)))
     story.cloud.injected["an event is late"] += 1
     return "an event is late"
+
+
+def _shows_late(story: Story, pick: Pick) -> str:
+    """An update of which no event tells is not in the list yet when the sweep reads it."""
+    simulator, waiting = story.cloud.pc, story.cloud.simulators.webhooks.dispatcher.waiting
+    lately = simulator.clock.now() - timedelta(minutes=5)
+    fresh = [row for row in simulator.referrals.values() if _moment(row["updatedDateTime"]) > lately]
+    if not fresh:
+        return ""
+    late, visible_to = pick.of(fresh), simulator.visible_to
+    waiting[:] = [each for each in waiting if each.state != "waiting" or late["id"] not in str(each.payload)]
+    with patch.object(simulator, "visible_to", lambda caller: [r for r in visible_to(caller) if r is not late]):
+        story.cloud.run_timer(story.cloud.instances[0], "reconciler")
+    story.cloud.injected["an update shows late"] += 1
+    return f"an update of {late['id']} shows late"
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text[:19] + "+00:00")
 
 
 def _shuffled(story: Story, pick: Pick) -> str:
@@ -257,14 +297,16 @@ STEPS: Mapping[str, Kind] = {
     "workers": Kind(6, _workers),
     "a quiet minute": Kind(6, _settle),
     "a run goes on": Kind(14, _go_on),
+    "an edit meanwhile": Kind(8, _meanwhile, acts=1),
     "a process dies": Kind(3, _crash),
     "a fault": Kind(14, _fault),
     "Storage goes or comes": Kind(2, _outage),
     "an event is lost": Kind(3, _event_lost),
     "an event comes again": Kind(3, _event_doubled),
     "an event is late": Kind(2, _event_late),
+    "an update shows late": Kind(2, _shows_late),
     "another order": Kind(2, _shuffled),
-    "a forged call": Kind(1, _forged),
+    "a forged call": Kind(3, _forged),
     "the feed starts over": Kind(1, _feed_expires),
     "seconds pass": Kind(6, _time((1, 5, 31))),
     "minutes pass": Kind(6, _time((61, 130, 310))),
