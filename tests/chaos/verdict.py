@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from admin.__main__ import main as admin
+from admin.deals import find
 from shared.store.audit import AuditEntry
 from tests.chaos.unrest import Unrest
 from tests.simulation import checks
@@ -71,8 +72,9 @@ def audits(unrest: Unrest) -> dict[str, list[AuditEntry]]:
 
 
 def _nothing_twice(unrest: Unrest) -> Iterator[Finding]:
-    yield from _broken(lambda: checks.one_referral_per_record(unrest))
-    yield from _broken(lambda: checks.one_record_per_referral(unrest))
+    for check in (checks.one_referral_per_record, checks.one_record_per_referral):
+        for finding in _broken(lambda check=check: check(unrest)):  # type: ignore[misc]
+            yield Finding(finding.words, _explained_by_words(unrest, finding.words))
     contacts = Counter((row["account"], row["email"]) for row in unrest.scene.desk.contacts())
     for (account, email), times in contacts.items():
         if times > 1:
@@ -91,6 +93,12 @@ def _broken(check: Callable[[], None]) -> Iterator[Finding]:
         check()
     except Broken as broken:
         yield Finding(str(broken))
+
+
+def _explained_by_words(unrest: Unrest, words: str) -> str:
+    """The story of the first deal that the words name by one of its ids, "" if none does."""
+    named = next((word for word in words.split() if find(unrest.scene.services, word)), "")
+    return _ask(unrest, "explain", named) if named else ""
 
 
 def _explained(unrest: Unrest, deal: Deal) -> str:
