@@ -118,6 +118,9 @@ class People:
         if deal.referral_id:
             return self.cloud.pc.referrals.get(deal.referral_id)
         found = [row for row in self.cloud.referrals() if row["externalReferenceId"] == deal.record_id]
+        if len(found) > 1:  # one too many: the one that the record names counts
+            row = self.opportunity(deal)
+            found = [each for each in found if row and each["id"] == row["referral_id"]] or found
         return found[0] if found else None
 
     def opportunity(self, deal: Deal) -> Row | None:
