@@ -41,6 +41,15 @@ def _both_edit(story: Story, deal: Deal, pick: Pick) -> str:
     return "; ".join(filter(None, edits))
 
 
+def _both_close(story: Story, deal: Deal, pick: Pick) -> str:
+    """Perhaps not as the other one does: then a person has to mend it."""
+    moves = [
+        story.people.seller_moves(deal, pick.of(("won", "lost"))),
+        story.people.partner_acts(deal, pick.of(("wins", "loses"))),
+    ]
+    return "; ".join(filter(None, moves))
+
+
 MOMENTS = (None, None, None, 0, 1, 2, 3, 4, 5, 6, 8, 10, 13)
 
 
@@ -287,6 +296,7 @@ STEPS: Mapping[str, Kind] = {
         1, _on_a_deal(lambda s, d, p: s.people.referral_is_hidden_or_shown(d)), acts=1
     ),
     "both edit": Kind(8, _on_a_deal(_both_edit), acts=2),
+    "both close": Kind(3, _on_a_deal(_both_close), acts=2),
     "time to answer runs out": Kind(1, lambda s, p: s.people.time_to_answer_runs_out(), acts=MOST_DEALS),
     "events arrive": Kind(14, _deliver),
     "poll": Kind(12, _timer("crm_poller")),
