@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from local.simulators.partner_center.signing import RECIPES
 from tests.simulation.broken import Broken
 from tests.simulation.chance import Pick
-from tests.simulation.faults import KINDS, Fault
+from tests.simulation.faults import KINDS, RARE, Fault
 from tests.simulation.people import FIELDS, MOST_DEALS, Deal
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _crash(story: Story, pick: Pick) -> str:
 
 def _fault(story: Story, pick: Pick) -> str:
     after, kind = pick.of(range(12)), pick.of(list(KINDS))
-    story.cloud.faults.append(Fault(kind, after))
+    story.cloud.faults.append(Fault(kind, after % 3 if KINDS[kind][0] <= RARE else after))
     return f"(soon: {kind})"
 
 
@@ -175,23 +175,21 @@ def _event_late(story: Story, pick: Pick) -> str:
     return "an event is late"
 
 
-def _shows_late(story: Story, pick: Pick) -> str:
-    """An update of which no event tells is not in the list yet when the sweep reads it."""
-    simulator, waiting = story.cloud.pc, story.cloud.simulators.webhooks.dispatcher.waiting
-    lately = simulator.clock.now() - timedelta(minutes=5)
-    fresh = [row for row in simulator.referrals.values() if _moment(row["updatedDateTime"]) > lately]
-    if not fresh:
+def _shows_late(story: Story, deal: Deal, pick: Pick) -> str:
+    """An edit of which no event tells is not in the list yet when the sweep reads it, though a newer one is."""
+    simulator, people = story.cloud.pc, story.people
+    own = people.referral(deal)
+    edits = [people.partner_edits(deal, pick.of(list(FIELDS)))]
+    if own is None or not edits[0]:
         return ""
-    late, visible_to = pick.of(fresh), simulator.visible_to
-    waiting[:] = [each for each in waiting if each.state != "waiting" or late["id"] not in str(each.payload)]
-    with patch.object(simulator, "visible_to", lambda caller: [r for r in visible_to(caller) if r is not late]):
+    waiting, visible_to = story.cloud.simulators.webhooks.dispatcher.waiting, simulator.visible_to
+    waiting[:] = [each for each in waiting if each.state != "waiting" or own["id"] not in str(each.payload)]
+    story.cloud.advance(1)
+    edits += [people.partner_edits(other, "deal_value") for other in people.deals if other is not deal]
+    with patch.object(simulator, "visible_to", lambda caller: [row for row in visible_to(caller) if row is not own]):
         story.cloud.run_timer(story.cloud.instances[0], "reconciler")
-    story.cloud.injected["an update shows late"] += 1
-    return f"an update of {late['id']} shows late"
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text[:19] + "+00:00")
+    story.cloud.injected["an edit shows late"] += 1
+    return "; ".join(filter(None, edits)) + f"; that of {deal} shows late"
 
 
 def _shuffled(story: Story, pick: Pick) -> str:
@@ -314,7 +312,7 @@ STEPS: Mapping[str, Kind] = {
     "an event is lost": Kind(3, _event_lost),
     "an event comes again": Kind(3, _event_doubled),
     "an event is late": Kind(2, _event_late),
-    "an update shows late": Kind(2, _shows_late),
+    "an edit shows late": Kind(2, _on_a_deal(_shows_late), acts=MOST_DEALS),
     "another order": Kind(2, _shuffled),
     "a forged call": Kind(3, _forged),
     "the feed starts over": Kind(1, _feed_expires),
