@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from local.simulators.partner_center.signing import RECIPES
 from tests.simulation.broken import Broken
 from tests.simulation.chance import Pick
-from tests.simulation.faults import KINDS, Fault
+from tests.simulation.faults import KINDS, RARE, Fault
 from tests.simulation.people import FIELDS, MOST_DEALS, Deal
 
 if TYPE_CHECKING:
@@ -39,6 +39,15 @@ def _both_edit(story: Story, deal: Deal, pick: Pick) -> str:
     here, there = pick.of(names), pick.of(names)
     edits = [story.people.seller_edits(deal, here), story.people.partner_edits(deal, there)]
     return "; ".join(filter(None, edits))
+
+
+def _both_close(story: Story, deal: Deal, pick: Pick) -> str:
+    """Perhaps not as the other one does: then a person has to mend it."""
+    moves = [
+        story.people.seller_moves(deal, pick.of(("won", "lost"))),
+        story.people.partner_acts(deal, pick.of(("wins", "loses"))),
+    ]
+    return "; ".join(filter(None, moves))
 
 
 MOMENTS = (None, None, None, 0, 1, 2, 3, 4, 5, 6, 8, 10, 13)
@@ -126,7 +135,7 @@ def _crash(story: Story, pick: Pick) -> str:
 
 def _fault(story: Story, pick: Pick) -> str:
     after, kind = pick.of(range(12)), pick.of(list(KINDS))
-    story.cloud.faults.append(Fault(kind, after))
+    story.cloud.faults.append(Fault(kind, after % 3 if KINDS[kind][0] <= RARE else after))
     return f"(soon: {kind})"
 
 
@@ -166,23 +175,30 @@ def _event_late(story: Story, pick: Pick) -> str:
     return "an event is late"
 
 
-def _shows_late(story: Story, pick: Pick) -> str:
-    """An update of which no event tells is not in the list yet when the sweep reads it."""
-    simulator, waiting = story.cloud.pc, story.cloud.simulators.webhooks.dispatcher.waiting
-    lately = simulator.clock.now() - timedelta(minutes=5)
-    fresh = [row for row in simulator.referrals.values() if _moment(row["updatedDateTime"]) > lately]
-    if not fresh:
+def _unheard(story: Story, deal: Deal, pick: Pick) -> str:
+    """An edit of which no event tells, so that only the sweep can; newer ones follow.
+
+    Either the sweep dies on the way, or the list does not show the edit yet when the sweep reads it.
+    """
+    cloud, people = story.cloud, story.people
+    first, own = cloud.instances[0], people.referral(deal)
+    edits = [people.partner_edits(deal, pick.of(list(FIELDS)))]
+    if own is None or not edits[0]:
         return ""
-    late, visible_to = pick.of(fresh), simulator.visible_to
-    waiting[:] = [each for each in waiting if each.state != "waiting" or late["id"] not in str(each.payload)]
-    with patch.object(simulator, "visible_to", lambda caller: [r for r in visible_to(caller) if r is not late]):
-        story.cloud.run_timer(story.cloud.instances[0], "reconciler")
-    story.cloud.injected["an update shows late"] += 1
-    return f"an update of {late['id']} shows late"
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text[:19] + "+00:00")
+    waiting, visible_to = cloud.simulators.webhooks.dispatcher.waiting, cloud.pc.visible_to
+    waiting[:] = [each for each in waiting if each.state != "waiting" or own["id"] not in str(each.payload)]
+    cloud.advance(1)
+    edits += [people.partner_edits(other, "deal_value") for other in people.deals if other is not deal]
+    said = "; ".join(filter(None, edits)) + f"; no event tells of {deal}"
+    if moments := pick.of((None, 2, 3, 4, 5)):
+        cloud.run_timer(first, "reconciler", moments)
+        cloud.crash(first)
+        cloud.injected["the sweep dies"] += 1
+        return said
+    with patch.object(cloud.pc, "visible_to", lambda caller: [row for row in visible_to(caller) if row is not own]):
+        cloud.run_timer(first, "reconciler")
+    cloud.injected["an edit shows late"] += 1
+    return said + ", and it shows late"
 
 
 def _shuffled(story: Story, pick: Pick) -> str:
@@ -197,19 +213,24 @@ def _shuffled(story: Story, pick: Pick) -> str:
 FORGERIES = [name for name, recipe in RECIPES.items() if recipe.acceptable is False and "slow" not in name]
 
 
+FORGERS = 8
+"""Each has every eighth of the forgeries."""
+
+
 def _forged(story: Story, pick: Pick) -> str:
     dispatcher = story.cloud.simulators.webhooks.dispatcher
     known = [*dispatcher.finished, *dispatcher.waiting]
     if not known:
         return ""
-    payload, recipe = pick.of(known).payload, pick.of(FORGERIES)
-    sent = story.cloud.storage.sent
+    payload, first = pick.of(known).payload, pick.of(range(FORGERS))
     story.cloud.receiver.instance = story.instance(pick)
-    attempt = dispatcher.send(payload, recipe)
-    if attempt.succeeded or story.cloud.storage.sent > sent:
-        raise Broken("I2", f"a forged call ({recipe}) was answered with {attempt.status}")
-    story.cloud.injected["a forged call"] += 1
-    return f"a forged call ({recipe}): {attempt.status}"
+    for recipe in FORGERIES[first::FORGERS]:
+        sent = story.cloud.storage.sent
+        attempt = dispatcher.send(payload, recipe)
+        if attempt.succeeded or story.cloud.storage.sent > sent:
+            raise Broken("I2", f"a forged call ({recipe}) was answered with {attempt.status}")
+        story.cloud.injected["a forged call"] += 1
+    return f"forged calls ({', '.join(FORGERIES[first::FORGERS])})"
 
 
 def _feed_expires(story: Story, pick: Pick) -> str:
@@ -287,6 +308,7 @@ STEPS: Mapping[str, Kind] = {
         1, _on_a_deal(lambda s, d, p: s.people.referral_is_hidden_or_shown(d)), acts=1
     ),
     "both edit": Kind(8, _on_a_deal(_both_edit), acts=2),
+    "both close": Kind(3, _on_a_deal(_both_close), acts=2),
     "time to answer runs out": Kind(1, lambda s, p: s.people.time_to_answer_runs_out(), acts=MOST_DEALS),
     "events arrive": Kind(14, _deliver),
     "poll": Kind(12, _timer("crm_poller")),
@@ -304,9 +326,9 @@ STEPS: Mapping[str, Kind] = {
     "an event is lost": Kind(3, _event_lost),
     "an event comes again": Kind(3, _event_doubled),
     "an event is late": Kind(2, _event_late),
-    "an update shows late": Kind(2, _shows_late),
+    "an edit is unheard of": Kind(4, _on_a_deal(_unheard), acts=MOST_DEALS),
     "another order": Kind(2, _shuffled),
-    "a forged call": Kind(3, _forged),
+    "forged calls": Kind(2, _forged),
     "the feed starts over": Kind(1, _feed_expires),
     "seconds pass": Kind(6, _time((1, 5, 31))),
     "minutes pass": Kind(6, _time((61, 130, 310))),
