@@ -26,7 +26,8 @@ def add_to(subparsers: Any) -> None:
 def print_audit(given: argparse.Namespace, services: Services) -> int:
     until = given.until or services.clock() + timedelta(seconds=1)
     if given.since >= until:
-        raise ValueError(f"--since {given.since:%Y-%m-%d %H:%M} is not before --until {until:%Y-%m-%d %H:%M}")
+        end = "the end that --until names" if given.until else "now"
+        raise ValueError(f"--since {given.since:%Y-%m-%d %H:%M} UTC is not before {end}, {until:%Y-%m-%d %H:%M} UTC")
     for deal, entry in services.audit.between(given.since, until):
         print(json.dumps(as_json(deal, entry), ensure_ascii=False) if given.json else line(deal, entry))
     return 0

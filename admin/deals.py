@@ -23,7 +23,7 @@ _NAME = re.compile(r"[\w:-]+")
 
 HOW_NAMED = (
     "A deal is named by its key (pc_<referral id>, crm_<table>_<record id>, as python -m admin failures shows it), by "
-    "the id of its referral, or by its record: opportunity:<record id>, or the id alone"
+    "the id of its referral, or by its record: opportunity:<record id>; for a record that is linked the id will do"
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 import tempfile
@@ -55,8 +56,11 @@ curl -sS -H 'content-type: application/json' -d '{{"input": ""}}' '{host}/admin/
 curl -sS '{host}/api/health?code={key}'
 {python} -m admin register --overwrite --app {host} --key {key}
 
-# What waits for a person (from this app's Storage):
-AzureWebJobsStorage='{storage}' {python} -m admin failures
+# What waits for a person, what happened to a deal, whether both sides agree (with the app's settings):
+set -a; . {settings}; set +a
+{python} -m admin failures
+{python} -m admin explain <deal>
+{python} -m admin sweep
 """
 
 
@@ -102,6 +106,14 @@ def _register(stage: Stage) -> str:
     return f"Webhook {outcome['actual']['webhook_url']}: {outcome['explanation']}\n{outcome['test']['explanation']}"
 
 
+def _settings_file(stage: Stage) -> Path:
+    """Write the app's settings to where a shell can read them; it goes with the stage."""
+    file = stage.directory / "app.env"
+    file.touch(mode=0o600)
+    file.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in stage.settings.items()))
+    return file
+
+
 def _overview(stage: Stage) -> str:
     pages = [f"  {name:24} {url}/_state   {url}/_log" for name, url in stage.urls.items()]
     functions = [f"  {line}" for line in stage.host_says]
@@ -111,7 +123,7 @@ def _overview(stage: Stage) -> str:
         key=KEY,
         python=sys.executable,
         share=_command_to_share(stage),
-        storage=stage.settings["AzureWebJobsStorage"],
+        settings=_settings_file(stage),
         opportunities=DESKS[stage.crm].opportunities_in,
         **stage.urls,
     )

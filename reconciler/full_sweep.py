@@ -33,7 +33,7 @@ from shared.drift import (
     listed_referral,
     why_it_differs,
 )
-from shared.errors import CosellError, Refused, Throttled
+from shared.errors import CosellError, Refused, SettingsError, Throttled
 from shared.logs import log
 from shared.messages import SyncRequest
 from shared.model import Link, RecordRef
@@ -120,6 +120,8 @@ def _run(services: Services, sweep: Sweep, cursor: Cursor, tell: Tell | None, bu
     except Stale:
         log.info("full_sweep.taken_over")
         return None
+    except SettingsError:
+        raise  # of whoever started it: a person's command line says nothing about the app
     except CosellError as error:
         services.signs.failed(SIGN, str(error))
         raise

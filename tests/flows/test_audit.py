@@ -221,7 +221,7 @@ def test_a_period_that_is_none_is_refused_with_what_is_accepted(
     assert "'yesterday' is no time: YYYY-MM-DD" in capsys.readouterr().err
 
     assert main(["audit", "--since", "2027-01-01", "--until", "2026-01-01T10:00+02:00"], world.services) == 1
-    assert "--since 2027-01-01 00:00 is not before --until" in capsys.readouterr().err
+    assert "--since 2027-01-01 00:00 UTC is not before the end that --until names" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- retention
