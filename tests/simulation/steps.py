@@ -41,6 +41,19 @@ def _both_edit(story: Story, deal: Deal, pick: Pick) -> str:
     return "; ".join(filter(None, edits))
 
 
+def _create_goes_wrong(story: Story, pick: Pick) -> str:
+    """A deal that a seller shares meets one of the faults that wait for a create."""
+    instance, kind = (
+        story.instance(pick),
+        pick.of([name for name, (targets, _) in KINDS.items() if "create" in targets]),
+    )
+    story.cloud.faults.append(Fault(kind, pick.of((0, 1))))
+    story.tell(story.people.seller_creates(help_wanted=True, shared=True))
+    story.cloud.run_timer(instance, "crm_poller")
+    _workers(story, Pick(story.cloud.instances.index(instance)))
+    return f"({kind})"
+
+
 def _both_close(story: Story, deal: Deal, pick: Pick) -> str:
     """Perhaps not as the other one does: then a person has to mend it."""
     moves = [
@@ -119,6 +132,7 @@ def _meanwhile(story: Story, pick: Pick) -> str:
         return ""  # it came to its end
     deal, name = pick.of(story.people.deals), pick.of(list(FIELDS))
     edit = pick.of((story.people.seller_edits, story.people.partner_edits))
+    story.cloud.advance(1)  # in the second of our own write nobody could see it, see Story.take
     story.tell("meanwhile " + (edit(deal, name) or "nothing happens"))
     story.cloud.run_timer(other, "crm_poller")
     story.cloud.deliver(other)
@@ -274,6 +288,7 @@ STEPS: Mapping[str, Kind] = {
         ),
         acts=1,
     ),
+    "a create goes wrong": Kind(3, _brings(_create_goes_wrong), acts=1),
     "Microsoft brings a deal": Kind(4, _brings(lambda s, p: s.people.microsoft_brings_a_deal()), acts=1),
     "customer asks": Kind(3, _brings(lambda s, p: s.people.customer_asks()), acts=1),
     "seller edits": Kind(12, _on_a_deal(lambda s, d, p: s.people.seller_edits(d, p.of(list(FIELDS)))), acts=1),
