@@ -34,6 +34,7 @@ def create_referral(work: Work) -> bool:
             return False
         own = _post(work, new.document)
     _take(work, own)
+    view.agree_on_base()  # before Microsoft is invited: what people change while that goes wrong is a change
     link.intent = Intent("invite_microsoft", work.services.clock()) if new and new.help else None
     work.save()
     # Only now, for a run that was overtaken has to leave no trace: what it made is one too many.
