@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MICROSOFT = "msft"
 ANSWER_TIMEOUT_S = 60
 LOOK_EVERY_S = 0.05
-REST_WITHIN_S = 30
+REST_WITHIN_S = 120
+"""Longer than a deal stays claimed by a host that was killed (shared.store.deals.CLAIM_S)."""
 # One line of Azurite's access log per message that was put on the queue.
 MESSAGE_STORED = re.compile(rb'"POST /\w+/sync-requests/messages[? ][^"]*" 201')
 
