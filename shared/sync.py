@@ -65,9 +65,10 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         if found.settled:
             services.failures.clear(found.settled)
         return Outcome("ignored", why=found.why)
-    # Whoever holds the deal may be the dead run whose message this is: its marks would be nobody's.
+    # Whoever holds the deal may be the dead run whose message this is: its claim and its marks would be nobody's.
     held = not redelivered and _is_held(found.link, services)
-    if found.link and not found.microsoft and _is_known(found.link, request, held=held):
+    known = found.link and not found.microsoft and _is_known(found.link, request, held=held)
+    if found.link and known and not services.deals.is_claimed_for(found.link, request.correlation_id):
         return Outcome("coalesced", found.deal)
     if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
         return Outcome("ignored", found.deal, f"the field map has no table {found.link.record.table} any more")

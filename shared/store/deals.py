@@ -165,6 +165,11 @@ class Deals:
             return replace(wanted, etag=stored.etag) if wanted.held else None
         raise Unavailable(f"deal {key} could not be claimed: it changed {ATTEMPTS} times meanwhile")
 
+    @staticmethod
+    def is_claimed_for(link: Link, message: str) -> bool:
+        """Whether a run of this message has the deal, or died or lost Storage before it let go."""
+        return isinstance(link, _StoredLink) and bool(link.claim) and link.claimed_for == message
+
     def save(self, link: Link, audits: Sequence[AuditEntry] = ()) -> None:
         """Store the link and what happened, all or none, and renew the claim. Raises ClaimLost."""
         self._write(link, audits, letting_go=False)

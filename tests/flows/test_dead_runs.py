@@ -118,6 +118,21 @@ def test_the_marks_of_a_run_that_died_after_it_had_saved_are_worked_off(world: W
     assert not world.link_of(record_id).claim
 
 
+def test_a_run_that_died_with_nothing_left_to_do_does_not_keep_the_deal_claimed(world: World) -> None:
+    record_id = shared(world)
+    referral = world.referral_of(record_id)
+    message = SyncRequest(cause="webhook", referral_id=referral["id"], version=referral["updatedDateTime"])
+    deal = world.link_of(record_id).deal
+    assert world.services.deals.claim(deal, sides=frozenset({"partner_center"}), message=message.correlation_id)
+
+    outcome = sync_one(message, world.services, redelivered=True)
+    world.desk.edit(record_id, notes="Edited before the claim would have expired.")
+    world.settle()
+
+    assert outcome.result == "coalesced"
+    assert world.referral_of(record_id)["details"]["notes"] == "Edited before the claim would have expired."
+
+
 def die_when(world: World, reached: Callable[[], bool]) -> None:
     """Let the process die once, before it saves what it has just done."""
     died = False

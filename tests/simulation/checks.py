@@ -124,9 +124,9 @@ def deal_agrees(story: Story, deal: Deal, *, one_at_a_time: bool = False) -> Non
     if deal.hidden:
         return  # one side is gone
     own, record, lead, link = people.referral(deal), people.opportunity(deal), people.lead(deal), _link(story, deal)
-    # A run that died before it had done anything leaves a claim that has expired, on a deal that is none.
-    is_none = link and link.state == "new" and not (link.referral_id or link.intent)
-    if link and not is_none and (link.intent or link.claim or link.look_again):
+    # A claim that has expired stands in nobody's way: a run that froze longer than its message waits may leave one.
+    held = link and link.claim_until_utc and link.claim_until_utc > story.cloud.clock.now()
+    if link and (link.intent or held or link.look_again):
         raise Broken("L2", f"{deal} is unfinished: intent {link.intent}, claim {link.claim!r}, marks {link.look_again}")
     if link and link.failure:
         _shows_its_failure(story, deal, link)
