@@ -24,7 +24,7 @@ from shared.store.deals import deal_of_record, deal_of_referral
 from shared.view import View
 from shared.work import Work
 from shared.write_record import convert, create_record, report
-from shared.write_referral import create_referral, settle_create
+from shared.write_referral import create_referral, settle_creates
 
 if TYPE_CHECKING:
     from shared.services import Services
@@ -236,7 +236,9 @@ def _read(work: Work, sides: frozenset[Side]) -> bool:
             raise
         if isinstance(gone, NotVisible) and not (work.request.deleted or link.gone == "crm"):
             raise
-        settle_create(work)
+        settle_creates(work)
+        work.view.refresh()
+        recover(work)  # of a write to Partner Center, whose side was read
         work.record_is_gone()
         return False
     if link.gone:

@@ -13,6 +13,7 @@ from typing import Any
 from shared.create import NewReferral, invitation, new_referral, why_unsent
 from shared.decide import Plan
 from shared.errors import OutcomeUnknown, Permanent, Retryable
+from shared.lifecycle import is_writable
 from shared.model import Intent, Referral
 from shared.recover import recover
 from shared.remote import calls
@@ -35,22 +36,24 @@ def create_referral(work: Work) -> bool:
         own = _post(work, new.document)
     _take(work, own)
     view.agree_on_base()  # before Microsoft is invited: what people change while that goes wrong is a change
-    link.intent = Intent("invite_microsoft", work.services.clock()) if new and new.help else None
+    is_open = is_writable(view.partner_center[view.table.lifecycle.name])  # one made by a dead run may be closed by now
+    help_wanted = new.help if new and is_open else None
+    link.intent = Intent("invite_microsoft", work.services.clock()) if help_wanted else None
     work.save()
     # Only now, for a run that was overtaken has to leave no trace: what it made is one too many.
     work.services.deals.point(link)
-    if new and new.help:
-        _invite(work, new.help)
+    if help_wanted:
+        _invite(work, help_wanted)
     view.agree_on_base()
     return True
 
 
-def settle_create(work: Work) -> None:
+def settle_creates(work: Work) -> None:
     """The record is gone: what an interrupted run has created for it stays, and is known. Raises Retryable while that
     may still come to light."""
     if found := _found_after_crash(work):
         _take(work, found)
-    work.link.intent = work.interrupted = None
+    drop_invitation(work)
 
 
 def _new_referral(work: Work) -> NewReferral | None:

@@ -57,6 +57,37 @@ KEPT = {
             Step("partner edits", 161533746),
         ],
     ),
+    "an edit made while Microsoft's invitation went wrong gave way to an older value": Kept(
+        "dynamics365",
+        [
+            Step("a create goes wrong", 265403231),
+            Step("both edit", 124286361),
+        ],
+    ),
+    "nobody was told what came of a create when the record was deleted meanwhile": Kept(
+        "dynamics365",
+        [
+            Step("a create goes wrong", 934284420),
+            Step("seller deletes", 534066599),
+        ],
+    ),
+    "nobody was told what came of an invitation when the record was deleted meanwhile": Kept(
+        "dynamics365",
+        [
+            Step("a create goes wrong", 689825039),
+            Step("seller deletes", 685301247),
+        ],
+    ),
+    "Microsoft was invited to a deal that was won meanwhile, and the win came to nobody": Kept(
+        "dynamics365",
+        [
+            Step("seller creates", 808473313),
+            Step("a quiet minute", 376245295),
+            Step("a create goes wrong", 645838717),
+            Step("minutes pass", 225297121),
+            Step("partner acts", 165244025),
+        ],
+    ),
 }
 
 
