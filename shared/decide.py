@@ -36,6 +36,8 @@ PERSON_WORDS: Mapping[str, str] = {
 
 WORDS: Mapping[Winner, str] = {"partner_center": "Partner Center", "crm": "the CRM"}
 
+FIRST_CONTACT = "differed when they were linked"
+
 
 @dataclass(frozen=True)
 class Deal:
@@ -191,6 +193,7 @@ def _decide_field(deal: Deal, field: Field, plan: Plan, *, sendable: bool) -> No
                 plan.base[field.name] = [partner_center, crm]
                 return
             winner, rule = _winner(deal, field)
+            rule = rule if base else f"{FIRST_CONTACT}, {rule}"
             values = {"partner_center": partner_center, "crm": crm}
             plan.decisions[field.name] = {"rule": rule, "winner": winner or "", **values}
             if winner is None:
@@ -240,7 +243,7 @@ def _latest(deal: Deal) -> Winner:
 def _note_loser(field: Field, plan: Plan, winner: Winner, partner_center: Value, crm: Value, *, first: bool) -> None:
     loser: Winner = "crm" if winner == "partner_center" else "partner_center"
     value = crm if loser == "crm" else partner_center
-    how = "differed when they were linked" if first else "changed on both sides"
+    how = FIRST_CONTACT if first else "changed on both sides"
     if value not in EMPTY and value is not False:
         plan.notes.append(f"{field.label} {how}: {WORDS[winner]} wins, {WORDS[loser]} had {shown(value)}")
 

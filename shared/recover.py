@@ -32,7 +32,7 @@ def recover(work: Work) -> None:
         return
     verb = write.operation.partition(" ")[0]
     if verdict := _FINDERS[write.side, verb](work, write):
-        work.view.finish_writing()
+        work.view.finish_writing(created=verdict == "done" and verb == "create")
         work.end_write(verdict, message=WORDS[verdict])
 
 

@@ -84,9 +84,10 @@ class View:
         self._adopt_ids()
         self.refresh()
 
-    def finish_writing(self) -> None:
-        """A run died in a write: what stands there as it wanted is its own work, not somebody's change."""
-        for name in self.stands_as_written():
+    def finish_writing(self, *, created: bool = False) -> None:
+        """A run died in a write: what stands there as it wanted is its own work, not somebody's change. What it
+        `created` began as it wanted: if it differs by now, somebody has changed it since."""
+        for name in self.link.writing if created else self.stands_as_written():
             self.link.base[name] = self.link.writing[name][1:]
         self.link.writing = {}
 
@@ -152,12 +153,17 @@ class View:
             unsettled |= {"partner_center", "microsoft"} if self.link.microsoft_referral_id else {"partner_center"}
         return ALL_SIDES - unsettled
 
-    def agree_on_base(self) -> None:
-        """After a create: fields on which both sides agree are the base; the rest is decided like a first contact."""
-        self.link.base = {
-            field.name: [self.partner_center[field.name], self.crm[field.name]]
+    def agree_on_base(self, known: Mapping[str, list[Any]] | None = None) -> None:
+        """After a create: fields on which both sides agree are the base; the rest is decided like a first contact, but
+        for those whose base is `known`."""
+        self.link.base = {**(known or {}), **self.agreed(self.partner_center)}
+
+    def agreed(self, partner_center: Mapping[str, Value]) -> dict[str, list[Any]]:
+        """Return the base of those fields on which these values of Partner Center agree with what the CRM holds."""
+        return {
+            field.name: [partner_center[field.name], self.crm[field.name]]
             for field in self.table.fields
-            if _agree(field, self.partner_center[field.name], self.crm[field.name])
+            if field.name in partner_center and _agree(field, partner_center[field.name], self.crm[field.name])
         }
 
     def remember_versions(self) -> None:

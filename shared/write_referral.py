@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from shared.create import NewReferral, invitation, new_referral, why_unsent
+from shared.create import NewReferral, content, invitation, new_referral, why_unsent
 from shared.decide import Plan
 from shared.errors import OutcomeUnknown, Permanent, Retryable
 from shared.lifecycle import is_writable
@@ -34,8 +34,10 @@ def create_referral(work: Work) -> bool:
         if new is None:
             return False
         own = _post(work, new.document)
+    else:
+        view.finish_writing(created=True)
     _take(work, own)
-    view.agree_on_base()  # before Microsoft is invited: what people change while that goes wrong is a change
+    view.agree_on_base(link.base)  # before Microsoft is invited: what people change while that goes wrong is a change
     is_open = is_writable(view.partner_center[view.table.lifecycle.name])  # one made by a dead run may be closed by now
     help_wanted = new.help if new and is_open else None
     link.intent = Intent("invite_microsoft", work.services.clock()) if help_wanted else None
@@ -44,7 +46,7 @@ def create_referral(work: Work) -> bool:
     work.services.deals.point(link)
     if help_wanted:
         _invite(work, help_wanted)
-    view.agree_on_base()
+    view.agree_on_base(link.base)
     return True
 
 
@@ -121,7 +123,8 @@ def patch_referral(work: Work, plan: Plan) -> None:
 
 def _post(work: Work, document: Mapping[str, Any]) -> Referral:
     work.link.intent = Intent("create_referral", work.services.clock())
-    work.started("partner_center", "create referral", {key: [None, value] for key, value in document.items()})
+    audited = {key: [None, value] for key, value in document.items()}
+    work.started("partner_center", "create referral", audited, work.view.agreed(content(work.view.table, document)))
     # The event about the new referral may be quicker than we are: it must find this deal by the record.
     work.services.deals.point(work.link)
     return _create(work, document)

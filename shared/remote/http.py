@@ -78,7 +78,12 @@ def json_text(value: Any) -> str:
 
 def json_of(response: requests.Response) -> Any:
     """Return the body's JSON with exact numbers. Raises ValueError when it is none."""
-    return json.loads(response.content, parse_float=Decimal)
+    return json.loads(response.content, parse_float=Decimal, parse_constant=_no_number)
+
+
+def _no_number(name: str) -> Any:
+    """JSON has no NaN and no Infinity (RFC 8259); Python's reader would take them, and NaN differs from itself."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def pooled_session() -> requests.Session:

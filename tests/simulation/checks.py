@@ -57,7 +57,9 @@ def at_rest(story: Story, *, thorough: bool) -> None:
     _a_referral_too_many_is_shown(story)
     for deal in story.people.deals:
         deal_agrees(story, deal, one_at_a_time=True)
-    audit_tells_of_every_write(story.cloud, overtaken=_has_zombies(story))
+    # What was created and hidden before anybody looked counts as not created.
+    in_doubt = _has_zombies(story) or any(deal.was_hidden for deal in story.people.deals)
+    audit_tells_of_every_write(story.cloud, in_doubt=in_doubt)
     _writes_are_bounded(story)
     _nothing_more_to_write(story, THOROUGH_CYCLES if thorough else IDLE_CYCLES)
 
@@ -132,7 +134,7 @@ def deal_agrees(story: Story, deal: Deal, *, one_at_a_time: bool = False) -> Non
         _shows_its_failure(story, deal, link)
         return
     if deal.deleted:
-        if record and not _has_zombies(story):
+        if record and not deal.deleted_unknown and not _has_zombies(story):
             raise Broken("I9", f"{deal} was deleted, and is there again")
         return
     if record is None:

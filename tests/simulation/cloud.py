@@ -197,6 +197,8 @@ class Cloud(World):
         self.injected: Counter[str] = Counter()
         self.faults: list[Fault] = []
         self.outage = False
+        self.no_rights = ""
+        """The system that grants the product no right at the moment."""
         self.moments = 0
         """How often the product has touched the outside."""
         self.broken: list[Broken] = []
@@ -302,6 +304,8 @@ class Cloud(World):
                 task.to_go -= 1
         if self.outage and not moment.system:
             return KINDS["Storage does not answer"][1](self, moment)
+        if moment.system and moment.system == self.no_rights:
+            return KINDS["403"][1](self, moment)
         fault = self._due(moment)
         if fault is None:
             if moment.system not in ("", "entra", "certificates"):

@@ -136,4 +136,12 @@ KINDS: Mapping[str, tuple[frozenset[Target], Callable[[Cloud, Moment], Any]]] = 
     "the answer to a write is lost": (frozenset({"write"}), answered("drop_after")),
     "the process dies after a write": (frozenset({"write"}), crash_after),
     "a message is stored twice": (frozenset({"queue"}), sent_twice),
+    "several are meant": (frozenset({"remote"}), answered("status", status=300, body=["/one", "/other"])),
+    "403": (frozenset({"remote"}), answered("status", status=403)),
+    "an answer with NaN": (frozenset({"remote"}), answered("garbage", body=b'{"value": NaN}', executed=True)),
+    "an answer in another charset": (
+        frozenset({"remote"}),
+        answered("garbage", body='{"value": "Straße"}'.encode("latin-1"), executed=True),
+    ),
+    "an answer of 10 MB": (frozenset({"remote"}), answered("garbage", body=b"[" + b" " * 10_000_000, executed=True)),
 }

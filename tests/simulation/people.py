@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from local.simulators.base import Refused
+from shared.model import RecordRef
 
 if TYPE_CHECKING:
     from tests.simulation.cloud import Cloud
@@ -55,6 +56,9 @@ class Deal:
     referral_id: str = ""
     edits: list[Edit] = field(default_factory=list)
     deleted: bool = False
+    deleted_unknown: bool = False
+    """Its record was deleted before the product had learned which one it had made: nothing tells it from one that was
+    never made."""
     hidden: dict[str, Any] | None = None
     """Its referral, while Partner Center does not show it."""
     was_hidden: bool = False
@@ -218,6 +222,8 @@ class People:
         if row is None or not self._allowed(lambda: self.desk.delete(row["id"])):
             return ""
         deal.deleted = True
+        ref = RecordRef(self.desk.opportunity, row["id"])
+        deal.deleted_unknown = deal.born != "crm" and not self.cloud.services.deals.find(record=ref)
         return f"a seller deletes {deal}"
 
     def seller_answers_the_lead(self, deal: Deal, *, qualify: bool) -> str:

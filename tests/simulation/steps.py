@@ -54,6 +54,16 @@ def _create_goes_wrong(story: Story, pick: Pick) -> str:
     return f"({kind})"
 
 
+def _record_goes_wrong(story: Story, pick: Pick) -> str:
+    """A deal that Microsoft brings meets one of the faults that wait for a write, and its seller is quick."""
+    instance, kind = story.instance(pick), pick.of([name for name, (targets, _) in KINDS.items() if "write" in targets])
+    story.cloud.faults.append(Fault(kind, pick.of((0, 1, 2))))
+    story.tell(story.people.microsoft_brings_a_deal())
+    story.cloud.deliver(instance)
+    _workers(story, Pick(story.cloud.instances.index(instance)))
+    return story.people.seller_edits(story.people.deals[-1], pick.of(list(FIELDS)))
+
+
 def _both_close(story: Story, deal: Deal, pick: Pick) -> str:
     """Perhaps not as the other one does: then a person has to mend it."""
     moves = [
@@ -158,6 +168,21 @@ def _outage(story: Story, pick: Pick) -> str:
     if story.cloud.outage:
         story.cloud.injected["Storage is out"] += 1
     return "Storage is " + ("out" if story.cloud.outage else "back")
+
+
+def _rights(story: Story, pick: Pick) -> str:
+    """An admin takes away the product's rights in one system, or gives them back: a person has to replay then."""
+    cloud = story.cloud
+    if cloud.no_rights:
+        given, cloud.no_rights = cloud.no_rights, ""
+        return f"{given} grants rights again"
+    cloud.no_rights = pick.of(("partner_center", "dataverse" if story.crm == "dynamics365" else "salesforce"))
+    cloud.injected["rights are taken away"] += 1
+    return f"{cloud.no_rights} grants no rights any more"
+
+
+def _mass_delete(story: Story, pick: Pick) -> str:
+    return "; ".join(filter(None, (story.people.seller_deletes(deal) for deal in list(story.people.deals))))
 
 
 def _event_lost(story: Story, pick: Pick) -> str:
@@ -290,6 +315,7 @@ STEPS: Mapping[str, Kind] = {
     ),
     "a create goes wrong": Kind(3, _brings(_create_goes_wrong), acts=1),
     "Microsoft brings a deal": Kind(4, _brings(lambda s, p: s.people.microsoft_brings_a_deal()), acts=1),
+    "a record goes wrong": Kind(2, _brings(_record_goes_wrong), acts=2),
     "customer asks": Kind(3, _brings(lambda s, p: s.people.customer_asks()), acts=1),
     "seller edits": Kind(12, _on_a_deal(lambda s, d, p: s.people.seller_edits(d, p.of(list(FIELDS)))), acts=1),
     "seller takes back": Kind(
@@ -301,6 +327,7 @@ STEPS: Mapping[str, Kind] = {
     "seller flips the flag": Kind(2, _on_a_deal(lambda s, d, p: s.people.seller_flips_the_flag(d)), acts=1),
     "seller asks for help": Kind(2, _on_a_deal(lambda s, d, p: s.people.seller_asks_for_help(d)), acts=1),
     "seller deletes": Kind(1, _on_a_deal(lambda s, d, p: s.people.seller_deletes(d)), acts=1),
+    "everything is deleted": Kind(1, _mass_delete, acts=MOST_DEALS),
     "seller answers a lead": Kind(
         3, _on_a_deal(lambda s, d, p: s.people.seller_answers_the_lead(d, qualify=p.of((True, False)))), acts=1
     ),
@@ -338,6 +365,7 @@ STEPS: Mapping[str, Kind] = {
     "a process dies": Kind(3, _crash),
     "a fault": Kind(14, _fault),
     "Storage goes or comes": Kind(2, _outage),
+    "rights go or come": Kind(1, _rights),
     "an event is lost": Kind(3, _event_lost),
     "an event comes again": Kind(3, _event_doubled),
     "an event is late": Kind(2, _event_late),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from admin import deals
 from local.host.functions import Function
 from tests.simulation import checks
 from tests.simulation.broken import Broken
@@ -76,7 +77,7 @@ class Story:
         self.tell("everything is healed")
         cloud = self.cloud
         cloud.faults.clear()
-        cloud.outage = False
+        cloud.outage, cloud.no_rights = False, ""
         self.people.long_edits_end()
         cloud.finish_all()
         first = cloud.instances[0]
@@ -90,10 +91,20 @@ class Story:
         cloud.run_timer(first, "reconciler")
         self._work_all(first)
         self._wait_until(ends, first)
+        self._replay(first)
+        self._wait_until(ends, first)
         checks.before_the_full_sweep(self)
         cloud.run_timer(first, "nightly_sweep")
         self._work_all(first)
         self._wait_until(ends, first)
+
+    def _replay(self, instance: Instance) -> None:
+        """An operator has mended what there was to mend, and lets all failures be looked at again."""
+        services = self.cloud.services
+        for failure in services.failures.list():
+            if failure.deal.startswith(deals.BEGINNINGS):
+                services.queue.send(deals.request(services, failure.deal))
+        self._work_all(instance)
 
     def _wait_until(self, ends: datetime, instance: Instance) -> None:
         """Let time pass for what was put back for later."""

@@ -281,8 +281,11 @@ def test_a_certificate_bundle_from_the_environment_is_trusted(
     assert answer == {"executed": 1}
 
 
-def test_garbage_instead_of_json_is_unavailable(bench: Bench) -> None:
-    bench.api.faults.add("garbage")
+@pytest.mark.parametrize(
+    "body", [b"<html>", b'{"value": NaN}', b"[-Infinity]", '{"value": "Straße"}'.encode("latin-1")]
+)
+def test_garbage_instead_of_json_is_unavailable(bench: Bench, body: bytes) -> None:
+    bench.api.faults.add("garbage", body=body)
 
     with pytest.raises(errors.Unavailable, match="GET /v1/things with something that is not JSON"):
         bench.remote.request("GET", "things")
