@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,10 +27,15 @@ def main(arguments: Sequence[str] | None = None, services: Services | None = Non
         parser.error("--keys: the app tells no keys; run it without --app, with PARTNER_CENTER_... in the environment")
     try:
         code: int = given.run(given, services or process_services())
+        sys.stdout.flush()
     except (CosellError, ValueError) as wrong:
         print(wrong, file=sys.stderr)
         if isinstance(wrong, Permanent) and wrong.next_step:
             print(f"next: {wrong.next_step}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read along has seen enough: `... | head`. https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 

@@ -100,5 +100,6 @@ def lines(found: Outcome) -> Iterator[str]:
         yield f"  {difference.deal}: {difference.reason}, {became}"
     if len(open_ones) > SHOWN:
         yield f"  and {len(open_ones) - SHOWN:,} more: --json has them all"
-    if any(became == "waits for a person" for _, became in open_ones):
+    failed = any(each.failed for each in report.lists.values())
+    if failed or any(became == "waits for a person" for _, became in open_ones):
         yield "The reasons and the next steps: python -m admin failures"

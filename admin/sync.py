@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 
 from admin import changes, deals, explain
 from admin.failures import of_reason, problem_lines
@@ -16,6 +17,8 @@ from shared.sync import sync_one
 from shared.work import nothing_waits
 
 LATER_S = 30
+REPLAYED_PER_S = 5
+"""So that many do not use up in one go what the remotes allow, and what happens meanwhile is not kept waiting."""
 
 WORDS = {
     "agreed": "Both sides agree; nothing had to be written.",
@@ -33,14 +36,15 @@ def replay(given: Namespace, services: Services) -> int:
     if given.dry_run:
         for request in requests:
             print("\n".join(_plan(preview(request, services))), end="\n\n")
-        print(f"{len(requests)} deals would be looked at again; nothing was written.")
+        print(f"{_deals(requests)} would be looked at again; nothing was written.")
         return 0
     if not wanted:
         print("No deal waits" + (f" for the reason {given.reason}." if given.reason else "."))
         return 0
-    for request in requests:
-        services.queue.send(request)
-    print(f"{len(wanted)} deals will be looked at again.", *wanted, sep="\n  ")
+    for number, request in enumerate(requests):
+        services.queue.send(request, delay_s=number // REPLAYED_PER_S)
+    spread = f" within {len(wanted) // REPLAYED_PER_S:,} s" if len(wanted) > REPLAYED_PER_S else ""
+    print(f"{_deals(wanted)} will be looked at again{spread}.", *wanted, sep="\n  ")
     return 0
 
 
@@ -67,6 +71,10 @@ def sync(given: Namespace, services: Services) -> int:
     for paragraph in explain.runs(just_now, link, deals.tables(services)):
         print(f"\n{paragraph}")
     return 1 if outcome.result == "failed" else 0
+
+
+def _deals(several: Sequence[object]) -> str:
+    return f"{len(several):,} deal{'s' * (len(several) != 1)}"
 
 
 def _wanted(given: Namespace, services: Services) -> list[str]:

@@ -147,10 +147,20 @@ def meaning(error: AzureError, remote: str) -> CosellError:
         return SignInFailed(f"no token for {remote}: {error.message}", retry_after_s=300, **details)
     if status == 429:
         return Throttled(f"{remote} asks for a pause ({reason})", **details)
-    if status is None or status >= 500 or status == 408 or code in _PASSING:
+    if status is None:
+        hint = "If it stays so, check AzureWebJobsStorage and the network rules of the storage account"
+        return Unavailable(f"{remote} gave no usable answer: {_cause(error)}. {hint}", **details)
+    if status >= 500 or status == 408 or code in _PASSING:
         return Unavailable(f"{remote} gave no usable answer ({reason})", **details)
     return Refused(
         f"{remote} refused what was asked ({reason})",
         next_step="Look the code up among the storage error codes; replay the deal once the cause is mended.",
         **details,
     )
+
+
+def _cause(error: AzureError) -> str:
+    """Return the innermost reason why no answer came: the words around it quote the whole address that was asked."""
+    failed = getattr(error, "inner_exception", None)
+    wrapped = failed.args[0] if failed and failed.args else failed
+    return str(getattr(wrapped, "reason", wrapped) or error.message).partition("\n")[0]

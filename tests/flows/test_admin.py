@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from admin import explain
 from admin.__main__ import main
+from admin.sync import REPLAYED_PER_S
 from shared.model import ALL_SIDES
 from shared.problems import Problem
 from tests.flows.crms import only
@@ -119,8 +122,33 @@ def test_only_deals_of_a_reason_are_replayed(world: World, capsys: pytest.Captur
 
     assert main(["replay", "--reason", "no-counterpart"], world.services) == 0
 
-    assert capsys.readouterr().out == f"1 deals will be looked at again.\n  {world.link_of(other).deal}\n"
+    assert capsys.readouterr().out == f"1 deal will be looked at again.\n  {world.link_of(other).deal}\n"
     assert world.queue.length() == 1
+
+
+@only("dynamics365", why=WHATEVER_THE_CRM)
+def test_many_are_replayed_one_after_the_other(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    many = 3 * REPLAYED_PER_S
+    for number in range(many):
+        world.opportunity(name=f"Deal {number}", solutions=None)
+    world.settle()
+
+    assert main(["replay", "--all"], world.services) == 0
+
+    assert capsys.readouterr().out.startswith(f"{many} deals will be looked at again within 3 s.")
+    at_once = world.queue.receive(60)
+    assert len(at_once) == REPLAYED_PER_S
+    world.advance(3)
+    assert len(world.queue.receive(60)) == many - len(at_once)
+
+
+@only("dynamics365", why=WHATEVER_THE_CRM)
+def test_who_stops_reading_along_gets_no_traceback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w"))
+
+    assert main(["failures"], world.services) == 1
 
 
 @only("dynamics365", why=WHATEVER_THE_CRM)
@@ -157,7 +185,7 @@ def test_a_deal_is_named_by_its_key_its_referrals_or_its_record(
 
     assert main(["replay", *names], world.services) == 0
 
-    assert capsys.readouterr().out == f"1 deals will be looked at again.\n  {link.deal}\n"
+    assert capsys.readouterr().out == f"1 deal will be looked at again.\n  {link.deal}\n"
 
 
 # ---------------------------------------------------------------- what happened

@@ -158,7 +158,7 @@ def test_a_replay_that_is_only_to_be_seen_touches_nothing_either(
     plan = capsys.readouterr().out
     assert "would create referral" in plan
     assert f"{world.label('solutions')}: SOL-1" in plan
-    assert "1 deals would be looked at again; nothing was written." in plan
+    assert "1 deal would be looked at again; nothing was written." in plan
     onlooker.assert_wrote_nothing()
     assert [failure.reasons for failure in world.services.failures.list()] == [("missing",)]
 

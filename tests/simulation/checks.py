@@ -57,8 +57,9 @@ def at_rest(story: Story, *, thorough: bool) -> None:
     _a_referral_too_many_is_shown(story)
     for deal in story.people.deals:
         deal_agrees(story, deal, one_at_a_time=True)
-    # What was created and hidden before anybody looked counts as not created.
-    in_doubt = _has_zombies(story) or any(deal.was_hidden for deal in story.people.deals)
+    # What was created, and was gone before anybody looked, counts as not created.
+    vanished = any(deal.was_hidden or deal.deleted_unknown for deal in story.people.deals)
+    in_doubt = vanished or _has_zombies(story)
     audit_tells_of_every_write(story.cloud, in_doubt=in_doubt)
     _writes_are_bounded(story)
     _nothing_more_to_write(story, THOROUGH_CYCLES if thorough else IDLE_CYCLES)

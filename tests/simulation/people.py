@@ -222,9 +222,13 @@ class People:
         if row is None or not self._allowed(lambda: self.desk.delete(row["id"])):
             return ""
         deal.deleted = True
-        ref = RecordRef(self.desk.opportunity, row["id"])
-        deal.deleted_unknown = deal.born != "crm" and not self.cloud.services.deals.find(record=ref)
+        deal.deleted_unknown = deal.born != "crm" and not self._is_linked(RecordRef(self.desk.opportunity, row["id"]))
         return f"a seller deletes {deal}"
+
+    def _is_linked(self, record: RecordRef) -> bool:
+        deals = self.cloud.services.deals
+        link = deals.load(deals.find(record=record) or "")
+        return link is not None and link.record == record
 
     def seller_answers_the_lead(self, deal: Deal, *, qualify: bool) -> str:
         lead = self.lead(deal)
