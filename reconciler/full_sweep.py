@@ -245,7 +245,7 @@ class _Run:
 
     def _compare(self, listing: Listing, listed: Listed, link: Link | None) -> None:
         try:
-            why = why_it_differs(listed, link, self._services.clock())
+            why = why_it_differs(listed, link, self._services.field_map, self._services.clock())
         except ValueError:
             log.error(
                 "full_sweep.referral_without_time", extra={"referral": listed.referral_id, "updated": listed.version}

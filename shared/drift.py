@@ -10,11 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from shared.mapping import FieldMap
 from shared.model import Link, RecordChange, RecordRef, Referral, ticks
 from shared.store.deals import deal_of_record, deal_of_referral, place_of_record, place_of_referral
 
 Reason = Literal[
-    "referral newer", "record newer", "listed again", "unlinked referral", "unlinked record", "unfinished", "not listed"
+    "referral newer",
+    "record newer",
+    "listed again",
+    "unlinked referral",
+    "unlinked record",
+    "field map changed",
+    "unfinished",
+    "not listed",
 ]
 Fate = Literal["healed", "waits for a person", "still to come"]
 
@@ -80,7 +88,7 @@ def is_pair(listed: Listed, link: Link) -> bool:
     return link.record == listed.record if listed.record else link.referral_id == listed.referral_id
 
 
-def why_it_differs(listed: Listed, link: Link | None, now: datetime) -> Reason | None:
+def why_it_differs(listed: Listed, link: Link | None, field_map: FieldMap, now: datetime) -> Reason | None:
     """Return why a side has something the link does not know; None when all is known. Raises ValueError: no time."""
     if link is None:
         return _unlinked(listed) if listed.wanted else None
@@ -90,7 +98,11 @@ def why_it_differs(listed: Listed, link: Link | None, now: datetime) -> Reason |
         return _unlinked(listed) if wanted else None
     if newer := _newer(listed, link):
         return newer
-    return "unfinished" if is_counted(listed, link) and link.state != "failed" and is_unfinished(link, now) else None
+    if not is_counted(listed, link):
+        return None
+    if field_map.has_changed_for(link) and link.state != "tombstone":
+        return "field map changed"
+    return "unfinished" if link.state != "failed" and is_unfinished(link, now) else None
 
 
 def is_counted(listed: Listed, link: Link) -> bool:

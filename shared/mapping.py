@@ -5,10 +5,12 @@ Says which field goes where; shared.lenses says how. Performs no I/O but reading
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from dataclasses import field as dataclass_field
 from difflib import get_close_matches
 from functools import cached_property
@@ -37,6 +39,7 @@ from shared.lenses import (
     text_of,
 )
 from shared.lifecycle import CRM_STATES, CrmState, Lifecycle
+from shared.model import Link
 from shared.referral_paths import closest_path
 from shared.remote.crm import RelatedRow, TableShape
 
@@ -126,7 +129,8 @@ def _lines_at(entry: Mapping[str, Any], pointers: str | tuple[str, ...]) -> str:
 class TableMap:
     """The map of one CRM table.
 
-    `new`: what a new record gets besides its fields, by column.
+    `new`: what a new record gets besides its fields, by column. `fingerprint`: another one when the map says another
+    thing of this table.
     `converts_to`: the table where the deal goes on once accepted; `origin`: the lookup there that names this record.
     """
 
@@ -137,6 +141,7 @@ class TableMap:
     related: tuple[Related, ...] = ()
     converts_to: str = ""
     origin: str = ""
+    fingerprint: str = ""
 
     @cached_property
     def lifecycle(self) -> Field:
@@ -192,6 +197,11 @@ class FieldMap:
         if is_lead:
             return lead if self.leads else None
         return next(table for table in self.tables.values() if not table.converts_to)
+
+    def has_changed_for(self, link: Link) -> bool:
+        """Whether a deal was settled under another map of its table."""
+        table = self.tables.get(link.record.table) if link.record else None
+        return table is not None and table.fingerprint != link.mapped
 
     @property
     def watched(self) -> tuple[TableMap, ...]:
@@ -410,7 +420,14 @@ def _table(name: str, row: _TableRow, whole: _Whole) -> TableMap:
         related=tuple(Related(**related.model_dump()) for related in row.related),
         converts_to=row.converts_to,
         origin=row.origin,
+        fingerprint=_fingerprint(row, whole),
     )
+
+
+def _fingerprint(row: _TableRow, whole: _Whole) -> str:
+    """Of what the file says, without comments and defaults: a new release alone makes no new map."""
+    said = json.dumps([row.model_dump(exclude_unset=True), asdict(whole)], sort_keys=True, default=sorted)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 _LENSES: dict[str, Callable[[_FieldRow, _Whole], Lens]] = {

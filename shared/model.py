@@ -224,7 +224,8 @@ class Link:
     each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
     the base, so that they are read again next time; `write` is the one under way, and `writing` has, for each of its
     fields, the side and the base that it makes true. `written` are our latest writes, and `stopped` the fields that are
-    not written any more because of them, until an operator replays the deal (shared.breaker). `claim` and
+    not written any more because of them, until an operator replays the deal (shared.breaker). `mapped`: the fingerprint
+    of the field map under which all this is so. `claim` and
     `claim_until_utc` say who works on it now, `look_again` which sides were reported changed meanwhile. `audit_text` is
     what the CRM's Audit field shows.
     """
@@ -247,6 +248,7 @@ class Link:
     stopped: dict[str, Stopped] = field(default_factory=dict)
     failure: str = ""
     audit_text: str = ""
+    mapped: str = ""
     absent: Absence | None = None
     intent: Intent | None = None
     claim: str = ""

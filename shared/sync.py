@@ -67,7 +67,7 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
         return Outcome("ignored", why=found.why)
     # Whoever holds the deal may be the dead run whose message this is: its claim and its marks would be nobody's.
     held = not redelivered and _is_held(found.link, services)
-    known = found.link and not found.microsoft and _is_known(found.link, request, held=held)
+    known = found.link and not found.microsoft and _is_known(found.link, request, services, held=held)
     if found.link and known and not services.deals.is_claimed_for(found.link, request.correlation_id):
         return Outcome("coalesced", found.deal)
     if found.link and found.link.record and found.link.record.table not in services.field_map.tables:
@@ -83,7 +83,7 @@ def sync_one(request: SyncRequest, services: Services, *, redelivered: bool = Fa
     link = services.deals.claim(
         found.link or found.deal, sides=sides, message=request.correlation_id, redelivered=redelivered
     )
-    if link and not found.microsoft and _is_known(link, request):
+    if link and not found.microsoft and _is_known(link, request, services):
         # Its holder finished between our read and our claim.
         marks = services.deals.release(link)
         if not marks:
@@ -113,13 +113,14 @@ def _is_held(link: Link | None, services: Services) -> bool:
     return link is not None and link.claim_until_utc is not None and link.claim_until_utc > services.clock()
 
 
-def _is_known(link: Link, request: SyncRequest, *, held: bool = False) -> bool:
+def _is_known(link: Link, request: SyncRequest, services: Services, *, held: bool = False) -> bool:
     """Whether the link already holds what the message reports. Only versions of the same system are compared.
 
     `held`: another run has the deal, and the marks on it are that one's to work off.
     """
     about: Side = "crm" if request.record else _side_of(link, request)
     unfinished = link.intent or (link.look_again and not held) or link.unsettled == ALL_SIDES
+    unfinished = unfinished or services.field_map.has_changed_for(link)
     if request.version is None or request.cause == "operator" or unfinished:
         return False
     if request.record:

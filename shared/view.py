@@ -176,7 +176,8 @@ class View:
             self.link.record_version = self.record.version
 
     def _unknown(self) -> frozenset[Side]:
-        if all(field.name in self.link.base for field in self.table.fields):
+        is_mapped = self.link.mapped == self.table.fingerprint
+        if is_mapped and all(field.name in self.link.base for field in self.table.fields):
             return self.overdue
         return ALL_SIDES
 

@@ -196,6 +196,7 @@ class Work:
         view, link = self.view, self.link
         link.unsettled = ALL_SIDES if self.held or link.write or link.gone else ALL_SIDES - view.settled()
         view.remember_versions()
+        link.mapped = view.table.fingerprint
         self.services.deals.point(link)
         self._keep_failure()
         if link.state != "tombstone":

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shared.drift import Difference, Reason, brakes, fate, is_gone, listed_record, listed_referral, why_it_differs
+from shared.mapping import Columns, FieldMap, NewReferral, TableMap
 from shared.model import ALL_SIDES, Intent, Link, RecordChange, RecordRef, Referral
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -26,6 +27,7 @@ LINK = Link(
     record_version="5",
     etag="1",
 )
+MAP = FieldMap({"opportunity": TableMap("opportunity", (), Columns(""))}, leads=False, new_referral=NewReferral("", ()))
 HELD = NOW + timedelta(seconds=30)
 
 
@@ -66,6 +68,10 @@ def record(version: str = "5", **values: Any) -> Any:
         (record(), None, "unlinked record"),
         (record(shared=False), None, None),
         (record(), replace(LINK, record=None), "unlinked record"),
+        (ours(), replace(LINK, mapped="by another"), "field map changed"),
+        (ours(), replace(LINK, mapped="by another", state="failed"), "field map changed"),
+        (ours(), replace(LINK, mapped="by another", state="tombstone"), None),
+        (record(), replace(LINK, mapped="by another"), None),
         (ours(), replace(LINK, intent=Intent("invite_microsoft", NOW)), "unfinished"),
         (ours(), replace(LINK, look_again=frozenset({"crm"})), "unfinished"),
         (ours(), replace(LINK, claim="dead"), "unfinished"),
@@ -76,12 +82,12 @@ def record(version: str = "5", **values: Any) -> Any:
     ],
 )
 def test_a_side_differs(listed: Any, link: Link | None, why: Reason | None) -> None:
-    assert why_it_differs(listed, link, NOW) == why
+    assert why_it_differs(listed, link, MAP, NOW) == why
 
 
 def test_a_referral_without_a_time_is_no_difference_but_an_error() -> None:
     with pytest.raises(ValueError, match="not an ISO"):
-        why_it_differs(ours("yesterday"), LINK, NOW)
+        why_it_differs(ours("yesterday"), LINK, MAP, NOW)
 
 
 @pytest.mark.parametrize(
