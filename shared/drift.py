@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from shared.mapping import FieldMap
-from shared.model import Link, RecordChange, RecordRef, Referral, ticks
+from shared.model import ALL_SIDES, Link, RecordChange, RecordRef, Referral, ticks
 from shared.store.deals import deal_of_record, deal_of_referral, place_of_record, place_of_referral
 
 Reason = Literal[
@@ -114,8 +114,10 @@ def is_gone(place: str, link: Link | None, now: datetime) -> bool:
     """Whether the link, which names what no side lists any more, has to be looked at for it."""
     if link is None or link.state in ("tombstone", "failed") or is_held(link, now):
         return False
-    named = {place_of_referral(link.referral_id), *([place_of_record(link.record)] if link.record else [])}
-    return place in named
+    if link.record and place == place_of_record(link.record):
+        # One that its seller holds back may carry no referral id yet: then it is on no list of records.
+        return link.unsettled != ALL_SIDES
+    return place == place_of_referral(link.referral_id)
 
 
 def is_held(link: Link, now: datetime) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import MethodType
 
 import pytest
 
@@ -14,7 +15,7 @@ from reconciler.outcome import outcome
 from shared.drift import FEW
 from shared.store.sweeps import Report
 from tests.flows.crms import only
-from tests.flows.fuse import ProcessDied
+from tests.flows.fuse import Fuse, ProcessDied
 from tests.flows.many import multiply
 from tests.flows.world import World
 
@@ -152,6 +153,24 @@ def test_what_is_linked_and_listed_no_more_is_looked_at_once(world: World, deals
     world.advance(400)  # a referral that is not shown is looked for again before it counts as gone
     world.settle()
     assert world.link_of(deals[0]).state == "tombstone"
+    assert sweep(world).differed == {}
+
+
+def test_what_its_seller_held_back_before_it_carried_its_referrals_id_is_not_missing(
+    world: World, deals: list[str]
+) -> None:
+    record_id = world.opportunity()
+
+    def seller_says_no(_: Fuse, name: str) -> None:
+        if name.startswith("POST") and "referrals" in name:
+            world.advance(2)
+            world.desk.edit(record_id, sync_flag=False)
+
+    world.fuse.moment = MethodType(seller_says_no, world.fuse)  # type: ignore[method-assign]
+    at_rest(world)
+    assert world.link_of(record_id).referral_id
+    assert not world.record(record_id)["referral_id"]
+
     assert sweep(world).differed == {}
 
 

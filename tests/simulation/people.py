@@ -227,7 +227,8 @@ class People:
 
     def _is_linked(self, record: RecordRef) -> bool:
         deals = self.cloud.services.deals
-        link = deals.load(deals.find(record=record) or "")
+        deal = deals.find(record=record)
+        link = deals.load(deal) if deal else None
         return link is not None and link.record == record
 
     def seller_answers_the_lead(self, deal: Deal, *, qualify: bool) -> str:

@@ -100,6 +100,8 @@ def test_a_referral_without_a_time_is_no_difference_but_an_error() -> None:
         ("referral-r1", replace(LINK, state="tombstone"), False),
         ("referral-r1", replace(LINK, state="failed"), False),
         ("referral-r1", replace(LINK, claim="alive", claim_until_utc=HELD), False),
+        ("referral-r1", replace(LINK, unsettled=ALL_SIDES), True),
+        ("record-opportunity-o1", replace(LINK, unsettled=ALL_SIDES), False),
         ("referral-r1", None, False),
     ],
 )
