@@ -121,6 +121,7 @@ def assert_deal_agrees(world: World, referral_id: str) -> None:
     assert not decide(view.deal()).writes, json.dumps(decide(view.deal()).__dict__, default=str)[:2000]
 
 
+@pytest.mark.real_storage
 @only("dynamics365", why="it compares Storage with its twin, and neither knows the CRM")
 @pytest.mark.parametrize("flow", FLOWS)
 def test_with_storage_in_memory_a_flow_has_the_same_moments_as_with_real_storage(

@@ -213,6 +213,7 @@ def test_a_dead_listener_is_reported_and_takes_nothing_from_the_other_nor_from_u
     assert world.failed_invocations == 0
 
 
+@pytest.mark.real_storage
 def test_on_real_storage_the_living_gets_all_and_the_dead_gets_all_once_it_lives(make_world: Make) -> None:
     world = make_world(WEBHOOK_RELAY_URLS=BOTH)
     living, dead = listen(world, LIVING, DEAD)
