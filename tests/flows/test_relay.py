@@ -168,7 +168,7 @@ def test_a_process_that_dies_at_any_moment_keeps_no_event_from_a_listener(make_m
     world, listeners = play(0)
     assert [len(listener.taken) for listener in listeners] == [1, 1]
 
-    for moment in range(1, len(world.fuse.moments) + 1):
+    for moment in world.fuse.deaths():
         died, listeners = play(moment)
         assert [len(set(listener.bodies)) for listener in listeners] == [1, 1], world.fuse.moments[moment - 1]
         assert died.queue.length() >= 1
@@ -598,7 +598,7 @@ class Installation(FunctionAdapter):
     """Another world's app: its functions find that world's services."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(world.site, world.restart)
+        super().__init__(world.site, world.fuse.another_run, world.restart)
         self.world = world
         self.monkeypatch = monkeypatch
 
