@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+LONGEST = ("tests/flows/test_demo.py", "tests/simulation/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, beside which the others find room; those that began last would stand alone in the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST[0]))
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than there are cores: the demo's tests mostly wait for other processes."""
     return (os.cpu_count() or 1) + 1

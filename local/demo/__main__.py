@@ -88,7 +88,7 @@ def _perform(crm: str, steps: Sequence[Step], directory: Path, console: Console,
     """Play the story with one CRM, and tell."""
     began = time.monotonic()
     label = DESKS[crm].label
-    console.print(f"Starting Azurite, Partner Center, {label} and the host. The story takes about a minute.")
+    console.print(f"Starting Azurite, Partner Center, {label} and the host. The story takes about half a minute.")
     with Stage(directory / crm, crm=crm, queue_lease_s=QUEUE_LEASE_S) as stage:
         with console.status("") as status:
             played = play(steps, stage, status.update, deadline_s)

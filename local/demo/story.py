@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from local.demo.world import Document, Sight, World
+from local.demo.world import REST_WITHIN_S, Document, Sight, World
 
 if TYPE_CHECKING:
     from local.stage import Stage
@@ -244,13 +244,13 @@ class Story:
 
     def host_dies(self) -> Expected:
         self.opportunity = self._new_opportunity("Fabrikam - analytics", 30000)
-        self.world.until("the deal is shared", self._is_shared, within_s=15)
+        self.world.until("the deal is shared", self._is_shared, within_s=REST_WITHIN_S)
         self.world.rest()
         own = self.world.look().referral_of(self.opportunity)
 
         self.world.slow_down("partner_center", "PATCH", SLOW_ANSWER_S)
         self.world.seller.edit(self.opportunity, deal_value=33000)
-        self.world.until("the product writes to Partner Center", self._write_is_under_way, within_s=15)
+        self.world.until("the product writes to Partner Center", self._write_is_under_way, within_s=REST_WITHIN_S)
         self.stage.kill_host()
         changes = {"/details/notes": "Written while the app was down."}
         self.world.partner_center("partner_edits", referral_id=own["id"], changes=changes)
@@ -263,7 +263,9 @@ class Story:
         messages = self.world.messages()
         answers = [self._send_again(event) for event in events]
         forgotten = self.world.forget_what_was_read()
-        self.world.until("poll and sweep have begun anew", lambda: self.world.cursors() >= forgotten, within_s=15)
+        self.world.until(
+            "poll and sweep have begun anew", lambda: self.world.cursors() >= forgotten, within_s=REST_WITHIN_S
+        )
         self.world.rest()
 
         asked, queued = self.world.requests(), self.world.messages() - messages

@@ -201,23 +201,32 @@ class World:
         while not calm:
             self.until("the queue is empty and all events are delivered", self._nothing_waits, within_s)
             asked = self.requests()
-            self._wait_for_polls(2)  # the first of them may have begun before
+            self._let_polls_look()
             calm = self._nothing_waits() and self.requests() == asked
             if time.monotonic() > deadline:
                 raise DemoError(f"the product is still busy after {within_s:g} s")
 
     def rest_after_sweep(self, within_s: float = REST_WITHIN_S) -> None:
         """Wait until nothing is left to find: after this only a change or an event makes a message."""
-        sweeps = self._looks("partner_center")
-        self.until("the sweep has looked", lambda: self._looks("partner_center") >= sweeps + 1, REST_WITHIN_S)
+        enough = self._looks("partner_center") + 2  # by the second look the first sweep has ended
+        for _ in range(2):
+            self.runs("reconciler")
+        self.until("the sweep has looked", lambda: self._looks("partner_center") >= enough, REST_WITHIN_S)
         self.rest(within_s)
 
     def _nothing_waits(self) -> bool:
         state = self._control("GET", "partner_center_webhooks", "/_state")
         return not state["deliveries"]["waiting"] and not self._queue.get_queue_properties().approximate_message_count
 
-    def _wait_for_polls(self, more: int) -> None:
-        enough = self._looks("crm") + more * WATCHED_TABLES
+    def _let_polls_look(self) -> None:
+        """Wait until a poll that began after this has ended, without waiting for the next one to be due.
+
+        Polls follow one another: one may be under way now, the second begins from here, and by the first look of the
+        third the second has sent what it found.
+        """
+        enough = self._looks("crm") + 2 * WATCHED_TABLES + 1
+        for _ in range(3):
+            self.runs("crm_poller")
         self.until("the CRM is polled", lambda: self._looks("crm") >= enough, REST_WITHIN_S)
 
     def _looks(self, side: Side) -> int:

@@ -17,8 +17,7 @@ from tests.flows.world import World
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "only(crm, why): the test is about this CRM; with others it is not collected")
-    config.addinivalue_line("markers", "real_storage: the test wants real Storage whichever the CRM is")
-    config.addinivalue_line("markers", "memory_storage: Storage in memory is as good, unless the test is real_storage")
+    config.addinivalue_line("markers", "real_storage: the test wants real Storage, not its twin in memory")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -48,10 +47,9 @@ def crm(request: pytest.FixtureRequest) -> str:
 def make_world(
     request: pytest.FixtureRequest, crm: str, functions: list[Function], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., World]]:
-    """With real Storage for the first CRM. Storage knows no CRM: for the others its twin in memory is as good and ten
-    times as quick, but for a few tests of each kind."""
-    wants_real, wants_memory = map(request.node.get_closest_marker, ("real_storage", "memory_storage"))
-    is_real = wants_real or (crm == CRMS[0] and not wants_memory)
+    """With Storage in memory: it keeps the real one's contract (tests/contract/stores.py), has the same moments
+    (test_crashes.py) and is five times as quick. A few flows of each kind are `real_storage`."""
+    is_real = request.node.get_closest_marker("real_storage")
     yield from _makers(request.getfixturevalue("storage_connection") if is_real else None, crm, functions, monkeypatch)
 
 
@@ -59,7 +57,7 @@ def make_world(
 def make_memory_world(
     crm: str, functions: list[Function], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., World]]:
-    """Like `make_world`, with Storage in memory: for tests that play many worlds."""
+    """Like `make_world`, with Storage in memory whatever the mark: for tests that play many worlds or count in it."""
     yield from _makers(None, crm, functions, monkeypatch)
 
 

@@ -1,14 +1,19 @@
 """A fuse that blows at the n-th moment the product touches the outside: it stands for a process that dies there.
 
 A moment is just before a call to Storage, the queue or an outside system: dying after a call is, to everyone else, the
-same as dying before the next one.
+same as dying before the next one. And as a call that only reads leaves everything as it was, dying before it is the
+same as dying before the next one of the same run.
 """
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import Any
 
 import requests
+
+ONLY_READS = re.compile(r"GET |(deals|index|cursors)\.(get|query|across)$")
 
 
 class ProcessDied(BaseException):
@@ -19,14 +24,30 @@ class Fuse:
     """Counts moments; blows at `blow_at` (counted from 1) once, and never again until it is set anew."""
 
     def __init__(self) -> None:
-        self.moments: list[str] = []
-        self.blow_at = 0
+        self.set(0)
+        self._run = 0
 
     def set(self, blow_at: int) -> None:
-        self.moments, self.blow_at = [], blow_at
+        self.moments: list[str] = []
+        self._run_of: list[int] = []
+        self.blow_at = blow_at
+
+    def another_run(self) -> None:
+        """What follows is another invocation: one that ended is not repeated, whatever becomes of this."""
+        self._run += 1
+
+    def deaths(self) -> list[int]:
+        """The numbers of the moments, counted from 1, at which a process has to die to have died in every way."""
+        steps = [*zip(self.moments, self._run_of, strict=True), ("the end", None)]
+        return [
+            number
+            for number, ((name, run), (_, next_run)) in enumerate(pairwise(steps), 1)
+            if run != next_run or not ONLY_READS.match(name)
+        ]
 
     def moment(self, name: str) -> None:
         self.moments.append(name)
+        self._run_of.append(self._run)
         if len(self.moments) == self.blow_at:
             self.blow_at = 0
             raise ProcessDied(name)

@@ -10,8 +10,6 @@ import pytest
 from shared.model import Record, RecordRef
 from tests.flows.world import World
 
-pytestmark = pytest.mark.memory_storage
-
 
 @pytest.fixture
 def ruled(make_world: Callable[..., World], edited_map: Callable[..., str]) -> Callable[[str], World]:

@@ -1,8 +1,9 @@
 """The process may die at any moment: before or after any call to Storage, the queue, Partner Center or the CRM.
 
-Each flow is played once to count its moments, then once per moment with the process dying there. Whatever happens, in
-the end there is one record per referral and one referral per record, both sides agree, the audit has every write with
-its outcome, and another run writes nothing.
+Each flow is played once to count its moments, then once per moment that differs from the next with the process dying
+there. Whatever happens, in the end there is one record per referral and one referral per record, both sides agree, the
+audit has every write with its outcome, and another run writes nothing. tests/simulation/test_crash_points.py does the
+same for the rarer flows, in a cloud where more goes on at once.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ FLOWS: dict[str, tuple[tuple[Flow, ...], Flow]] = {
 }
 
 
-def play(world: World, flow: str, die_at: int) -> list[str]:
-    """Play the flow; return the moments it had."""
+def play(world: World, flow: str, die_at: int) -> tuple[list[str], list[int]]:
+    """Play the flow; return the moments it had, and at which of them to die."""
     before, last = FLOWS[flow]
     for each in before:
         each(world)
@@ -85,12 +86,12 @@ def play(world: World, flow: str, die_at: int) -> list[str]:
     last(world)
     world.fuse.set(die_at)
     world.settle()
-    moments = list(world.fuse.moments)
+    moments, deaths = world.fuse.moments, world.fuse.deaths()
     world.fuse.set(0)
     for _ in range(4):  # what was put back for later comes due
         world.advance(60)
         world.settle()
-    return moments
+    return moments, deaths
 
 
 def assert_in_agreement(world: World) -> None:
@@ -105,7 +106,7 @@ def assert_in_agreement(world: World) -> None:
         assert len([row for row in world.pc.of_engagement(engagement) if row["organizationId"] == "msft"]) <= 1
     for referral in world.referrals():
         assert_deal_agrees(world, referral["id"])
-    assert world.referrals(), "nothing was shared"
+    assert len(world.referrals()) == 1
     assert world.failed_invocations == 0
     assert world.services.failures.list() == ()
 
@@ -121,25 +122,26 @@ def assert_deal_agrees(world: World, referral_id: str) -> None:
     assert not decide(view.deal()).writes, json.dumps(decide(view.deal()).__dict__, default=str)[:2000]
 
 
+@pytest.mark.real_storage
 @only("dynamics365", why="it compares Storage with its twin, and neither knows the CRM")
 @pytest.mark.parametrize("flow", FLOWS)
 def test_with_storage_in_memory_a_flow_has_the_same_moments_as_with_real_storage(
     make_world: Callable[..., World], make_memory_world: Callable[..., World], flow: str
 ) -> None:
-    real = play(make_world(), flow, die_at=0)
-    in_memory = play(make_memory_world(), flow, die_at=0)
+    real, _ = play(make_world(), flow, die_at=0)
+    in_memory, _ = play(make_memory_world(), flow, die_at=0)
 
     assert [GUID.sub("id", moment) for moment in in_memory] == [GUID.sub("id", moment) for moment in real]
 
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_dying_at_any_moment_ends_in_agreement(make_memory_world: Callable[..., World], flow: str) -> None:
-    moments = play(make_memory_world(), flow, die_at=0)
-    assert len(moments) > 5
+    moments, deaths = play(make_memory_world(), flow, die_at=0)
+    assert len(deaths) > 5
 
-    for die_at in range(1, len(moments) + 1):
+    for die_at in deaths:
         world = make_memory_world()
-        moments_until_death = play(world, flow, die_at)
+        play(world, flow, die_at)
         try:
             assert_in_agreement(world)
             assert_audit_accounts_for_every_write(world)
@@ -147,4 +149,4 @@ def test_dying_at_any_moment_ends_in_agreement(make_memory_world: Callable[..., 
             world.settle()
             assert not any(write in call for call in world.calls() for write in ("POST", "PATCH", "write"))
         except AssertionError as wrong:
-            raise AssertionError(f"after dying before {moments_until_death[die_at - 1]!r} (moment {die_at})") from wrong
+            raise AssertionError(f"after dying before {moments[die_at - 1]!r} (moment {die_at})") from wrong

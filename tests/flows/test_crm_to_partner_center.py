@@ -446,6 +446,7 @@ def test_a_deal_that_is_unflagged_is_paused_both_ways(world: World) -> None:
     assert "Sync with Partner Center is No" in world.notes(record_id)
 
 
+@pytest.mark.real_storage
 def test_what_happened_while_paused_is_merged_when_the_deal_is_flagged_again(world: World) -> None:
     record_id = shared(world)
     own = world.referral_of(record_id)
@@ -464,6 +465,7 @@ def test_what_happened_while_paused_is_merged_when_the_deal_is_flagged_again(wor
     assert world.is_at_rest()
 
 
+@pytest.mark.real_storage
 def test_a_deleted_record_is_not_recreated_and_its_referral_stays(world: World) -> None:
     record_id = shared(world)
     own = world.referral_of(record_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
 
@@ -199,65 +199,50 @@ def test_two_copies_of_a_deferred_message_create_one_referral(world: World) -> N
     assert len(world.referrals()) == 1
 
 
-def test_a_deal_of_the_sellers_is_shared_at_whatever_moment_the_host_dies(
-    make_memory_world: Callable[..., World],
-) -> None:
-    moments: list[str] = []
-    for die_at in range(100):
-        world = make_memory_world()
-        world.opportunity(help="CustomerTechnicalArchitecture")
-        world.fuse.set(die_at)
-        world.settle()
-        if die_at == 0:
-            moments = list(world.fuse.moments)
-        elif die_at > len(moments):
-            break
+def at_each_death(play: Callable[[int], World]) -> Iterator[tuple[str, World]]:
+    """Play with the process dying at each moment there is; yield its name, and the world some time after it."""
+    fuse = play(0).fuse
+    moments, deaths = fuse.moments, fuse.deaths()
+    assert len(deaths) > 5
+    for die_at in deaths:
+        world = play(die_at)
         world.fuse.set(0)
         later(world)
-        assert len(world.referrals()) == 1, f"died before {moments[die_at - 1]!r}"
-        assert world.failed_invocations == 0, f"died before {moments[die_at - 1]!r}"
-    assert len(moments) > 10
+        yield moments[die_at - 1], world
 
 
 def test_a_lead_accepted_while_the_host_is_dead_goes_on_as_one_opportunity(
     make_memory_world: Callable[..., World],
 ) -> None:
-    moments: list[str] = []
-    for die_at in range(100):
+    def play(die_at: int) -> World:
         world = make_memory_world()
         own = world.people.creates_lead()
 
-        def accept_and_restart(world: World = world, own: dict[str, Any] = own) -> None:
+        def accept_and_restart() -> None:
             world.people.partner_accepts(own["id"], {"/name": "Adatum rollout"})
             World.restart(world)
 
         world.restart = accept_and_restart  # type: ignore[method-assign]
         world.fuse.set(die_at)
         world.settle()
-        if die_at == 0:
-            moments = list(world.fuse.moments)
-            continue
-        if die_at > len(moments):
-            break
-        world.fuse.set(0)
-        later(world)
-        if own["status"] == "New":
+        return world
+
+    for moment, world in at_each_death(play):
+        if world.referrals()[0]["status"] == "New":
             continue  # it was the receiver that died
         (opportunity,) = world.desk.opportunities()
         leads = world.desk.leads()
-        assert [lead["state"] for lead in leads] in ([], ["open"]), f"died before {moments[die_at - 1]!r}"
+        assert [lead["state"] for lead in leads] in ([], ["open"]), f"died before {moment!r}"
         names_lead = leads and world.backstage.names_origin
         assert opportunity["lead"] == (leads[0]["id"] if names_lead else None)
 
 
 def test_an_edit_after_a_write_that_a_dead_run_did_not_save_is_kept(make_memory_world: Callable[..., World]) -> None:
-    moments: list[str] = []
-    for die_at in range(60):
+    def play(die_at: int) -> World:
         world = make_memory_world()
-        record_id = shared(world)
-        own = world.referral_of(record_id)["id"]
+        own = world.referral_of(shared(world))["id"]
 
-        def edit_and_restart(world: World = world, own: str = own) -> None:
+        def edit_and_restart() -> None:
             world.people.partner_edits(own, {"/details/notes": "second"})
             World.restart(world)
 
@@ -265,15 +250,12 @@ def test_an_edit_after_a_write_that_a_dead_run_did_not_save_is_kept(make_memory_
         world.restart = edit_and_restart  # type: ignore[method-assign]
         world.fuse.set(die_at)
         world.settle()
-        if die_at == 0:
-            moments = list(world.fuse.moments)
-            continue
-        if die_at > len(moments):
-            break
-        world.fuse.set(0)
-        later(world)
-        if world.referral_of(record_id)["details"]["notes"] == "first" and moments[die_at - 1] == "queue.send":
+        return world
+
+    for moment, world in at_each_death(play):
+        (record,), (referral,) = world.desk.opportunities(), world.referrals()
+        if referral["details"]["notes"] == "first" and moment == "queue.send":
             continue  # it was the receiver that died: nobody edited
-        assert world.record(record_id)["notes"] == "second", f"died before {moments[die_at - 1]!r}"
-        assert world.referral_of(record_id)["details"]["notes"] == "second"
-        assert "changed on both sides" not in world.notes(record_id)
+        assert record["notes"] == "second", f"died before {moment!r}"
+        assert referral["details"]["notes"] == "second"
+        assert "changed on both sides" not in world.notes(record["id"])

@@ -15,8 +15,6 @@ from tests.flows.backstage import Mishap
 from tests.flows.crms import only, shipped_map
 from tests.flows.world import World
 
-pytestmark = pytest.mark.memory_storage
-
 HELP = {"help": "CustomerTechnicalArchitecture"}
 INTENT = {
     "/details/requirements/additionalRequirements": {

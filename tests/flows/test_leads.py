@@ -11,8 +11,6 @@ from local.desks import DESKS
 from tests.flows.crms import only
 from tests.flows.world import World
 
-pytestmark = pytest.mark.memory_storage
-
 INTENT = {
     "/details/requirements/additionalRequirements": {
         "attributes": [{"type": "CustomerMarketplaceIntent", "id": "HaveNotDecided"}]

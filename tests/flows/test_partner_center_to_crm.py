@@ -643,6 +643,7 @@ def test_later_events_for_a_deleted_record_cost_nothing(world: World) -> None:
     assert deal["status"] == "Active"
 
 
+@pytest.mark.real_storage
 def test_what_the_webhook_missed_the_sweep_finds(world: World) -> None:
     deal = accepted(world)
     world.people.partner_edits(deal["id"], {"/details/notes": "Theirs."})
@@ -654,6 +655,7 @@ def test_what_the_webhook_missed_the_sweep_finds(world: World) -> None:
     assert world.record_of(deal["id"])["notes"] == "Theirs."
 
 
+@pytest.mark.real_storage
 def test_an_operators_replay_reads_both_sides_even_if_nothing_is_new(world: World) -> None:
     deal = accepted(world)
 

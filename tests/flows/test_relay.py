@@ -168,7 +168,7 @@ def test_a_process_that_dies_at_any_moment_keeps_no_event_from_a_listener(make_m
     world, listeners = play(0)
     assert [len(listener.taken) for listener in listeners] == [1, 1]
 
-    for moment in range(1, len(world.fuse.moments) + 1):
+    for moment in world.fuse.deaths():
         died, listeners = play(moment)
         assert [len(set(listener.bodies)) for listener in listeners] == [1, 1], world.fuse.moments[moment - 1]
         assert died.queue.length() >= 1
@@ -213,6 +213,7 @@ def test_a_dead_listener_is_reported_and_takes_nothing_from_the_other_nor_from_u
     assert world.failed_invocations == 0
 
 
+@pytest.mark.real_storage
 def test_on_real_storage_the_living_gets_all_and_the_dead_gets_all_once_it_lives(make_world: Make) -> None:
     world = make_world(WEBHOOK_RELAY_URLS=BOTH)
     living, dead = listen(world, LIVING, DEAD)
@@ -597,7 +598,7 @@ class Installation(FunctionAdapter):
     """Another world's app: its functions find that world's services."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(world.site, world.restart)
+        super().__init__(world.site, world.fuse.another_run, world.restart)
         self.world = world
         self.monkeypatch = monkeypatch
 

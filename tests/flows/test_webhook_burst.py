@@ -47,9 +47,9 @@ def answers(world: World) -> Counter[int | None]:
     return Counter(attempt.status for attempt in world.simulators.webhooks.deliver_pending())
 
 
-def assert_agree(world: World, record_ids: list[str]) -> None:
+def assert_agree(world: World, record_ids: list[str], events: int = EVENTS) -> None:
     for number, record_id in enumerate(record_ids):
-        last = EVENTS - DEALS + number
+        last = events - DEALS + number
         referral = world.referral_of(record_id)["details"]
         assert (referral["notes"], referral["dealValue"]) == (f"edit {last}", 10_000 + last)
         record = world.record(record_id)
@@ -99,21 +99,23 @@ def test_eight_workers_at_once_are_at_most_20_reconciliations(shared: tuple[Worl
     eight_workers(*shared)
 
 
+@pytest.mark.real_storage
 def test_eight_workers_in_front_of_real_storage_are_at_most_20_reconciliations(
     make_world: Callable[..., World],
 ) -> None:
-    eight_workers(*ten_deals(make_world()))
+    """Of a fifth of the events, which is more than the workers take at once: it is about claims, not about numbers."""
+    eight_workers(*ten_deals(make_world()), events=EVENTS // 5)
 
 
-def eight_workers(world: World, record_ids: list[str], referral_ids: list[str]) -> None:
-    for event in range(EVENTS):
+def eight_workers(world: World, record_ids: list[str], referral_ids: list[str], events: int = EVENTS) -> None:
+    for event in range(events):
         edit(world, referral_ids, event)
-    assert answers(world) == {200: EVENTS}
+    assert answers(world) == {200: events}
 
     work_off_in_threads(world, 8)
 
     assert world.calls()[READ_REFERRAL] <= MOST_RECONCILIATIONS
-    assert_agree(world, record_ids)
+    assert_agree(world, record_ids, events)
 
 
 def test_eight_workers_at_once_miss_nothing_that_changes_meanwhile(

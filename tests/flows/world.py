@@ -91,9 +91,11 @@ class PatientQueue(WorkQueue):
 class FunctionAdapter(requests.adapters.BaseAdapter):
     """Delivers HTTP to the app's functions without sockets."""
 
-    def __init__(self, site: Site, restart: Callable[[], None]) -> None:
+    def __init__(self, site: Site, begins: Callable[[], None], restart: Callable[[], None]) -> None:
+        """`begins` is told of each call, `restart` of each that the process did not survive."""
         super().__init__()
         self.site = site
+        self.begins = begins
         self.restart = restart
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
@@ -108,6 +110,7 @@ class FunctionAdapter(requests.adapters.BaseAdapter):
             body=body.encode() if isinstance(body, str) else bytes(body),
             url=str(request.url),
         )
+        self.begins()
         try:
             answered = self.site.answer(call)
         except ProcessDied as died:
@@ -179,7 +182,9 @@ class World:
         }
         self.services = self.new_services()
         self.site = Site(functions, route_prefix="api", function_key="key", run_now={})
-        self.simulators.webhooks.dispatcher.session.mount(HOST, FunctionAdapter(self.site, self.restart))
+        self.simulators.webhooks.dispatcher.session.mount(
+            HOST, FunctionAdapter(self.site, self.fuse.another_run, self.restart)
+        )
         self.simulators.webhooks.another_tool_registers(WEBHOOK_URL, EVENTS)
         self.failed_invocations = 0
         self.runs: list[str] = []
@@ -245,6 +250,7 @@ class World:
         self.clock.advance(seconds)
 
     def fire(self, timer: str) -> None:
+        self.fuse.another_run()
         self.functions[timer].invoke(Datum('{"IsPastDue":false}', "json"))
 
     def work(self) -> int:
@@ -281,6 +287,7 @@ class World:
         self.run_queue_function("webhook_relay", body, dequeue_count)
 
     def run_queue_function(self, name: str, body: bytes, dequeue_count: int) -> None:
+        self.fuse.another_run()
         try:
             self.functions[name].invoke(Datum(body, "bytes"), {"DequeueCount": Datum(str(dequeue_count), "json")})
         except InvocationFailed:
