@@ -50,12 +50,27 @@ class Fused:
         return call
 
 
-class FusedSession(requests.Session):
+class InProcessSession(requests.Session):
+    """Sends what it is given as it is. Merging it with a session's settings takes as long as the simulators' answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False  # nothing leaves the process: looking for proxies at every call is for nothing
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Nothing but headers is added: this session has no credentials, parameters or hooks, and no cookies come."""
+        request.headers = {**self.headers, **request.headers}
+        return request.prepare()
+
+    def merge_environment_settings(self, _url: Any, _proxies: Any, stream: bool | None, *_: Any) -> dict[str, Any]:
+        return {"proxies": {}, "stream": bool(stream), "verify": True, "cert": None}
+
+
+class FusedSession(InProcessSession):
     """The way to the outside systems, with the fuse in the line."""
 
     def __init__(self, fuse: Fuse) -> None:
         super().__init__()
-        self.trust_env = False  # nothing leaves the process: looking for proxies at every call is for nothing
         self._fuse = fuse
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:

@@ -32,7 +32,7 @@ from shared.mapping import FieldMap, load_field_map
 from shared.services import Services
 from shared.store.deals import CLAIM_S
 from tests.flows.crms import shipped_map
-from tests.flows.fuse import ProcessDied
+from tests.flows.fuse import InProcessSession, ProcessDied
 from tests.flows.world import HOST, START, World
 from tests.memory_storage import MemoryQueue
 from tests.simulation.broken import Broken
@@ -145,12 +145,11 @@ class Pause:
     learned: int
 
 
-class PortSession(requests.Session):
+class PortSession(InProcessSession):
     """The way to the outside systems, through the cloud."""
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__()
-        self.trust_env = False
         self._cloud = cloud
         self._pauses: dict[str, Pause] = {}
 
