@@ -36,6 +36,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
 
 READ_TIMEOUT_S = "simulators.read_timeout_s"
 """Set in the WSGI environment by the in-process adapter: how long the caller is willing to wait for the answer."""
+
+
+REASONS: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Clock:
@@ -112,7 +116,7 @@ class Request:
     base_url: str = "https://localhost"  # scheme://host[:port], as the client addressed it
     caller: Caller | None = None  # filled in by Simulator.identify
 
-    @property
+    @cached_property
     def query(self) -> MultiDict[str, str]:
         """The decoded query options. Splits on `&` only and keeps a literal `+` out: `+` means space, as in forms."""
         pairs = [part.partition("=")[::2] for part in self.query_string.split("&") if part]
@@ -408,7 +412,7 @@ class Simulator:
         else:
             response = self._answer(request, environ.get(READ_TIMEOUT_S))
         response.headers.setdefault("Content-Length", str(len(response.body)))
-        reason = HTTPStatus(response.status).phrase if response.status in set(HTTPStatus) else "Unknown"
+        reason = REASONS.get(response.status, "Unknown")
         start_response(f"{response.status} {reason}", response.headers.to_wsgi_list())
         return [response.body]
 
@@ -556,9 +560,12 @@ class InProcessAdapter(HTTPAdapter):
             raise requests.ReadTimeout(message, request=request) from exc
         status, headers = answered[-1]
         code, _, reason = status.partition(" ")
+        received = HTTPHeaderDict()
+        for name, value in headers:
+            received.add(name, value)
         raw = HTTPResponse(
             body=BytesIO(body),
-            headers=HTTPHeaderDict(headers),
+            headers=received,
             status=int(code),
             reason=reason,
             preload_content=False,
