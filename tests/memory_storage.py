@@ -132,7 +132,7 @@ class MemoryTable:
 
 
 def _copy(row: Row) -> Row:
-    return replace(row, columns=dict(row.columns))
+    return Row(row.partition, row.key, dict(row.columns), row.etag)
 
 
 def _ordinal(key: str) -> bytes:
