@@ -209,6 +209,7 @@ class Cloud(World):
         skews = skews or {}
         self.clocks = {name: Skewed(true, skews.get(name, 0)) for name in SYSTEMS}
         super().__init__(None, functions, crm, simulators=Simulators(true, self.clocks))
+        self.services.field_map = _field_map(crm)  # type: ignore[misc]
         self.receiver = Receiver(self)
         self.simulators.webhooks.dispatcher.session.mount(HOST, self.receiver)
         self.simulators.webhooks.dispatcher.time_factor = 60  # ten attempts take the best part of a day
