@@ -60,6 +60,7 @@ class InProcessSession(requests.Session):
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Nothing but headers is added: this session has no credentials, parameters or hooks, and no cookies come."""
         request.headers = {**self.headers, **request.headers}
+        request.params = request.params or ""  # which requests sees at once to be nothing
         return request.prepare()
 
     def merge_environment_settings(self, _url: Any, _proxies: Any, stream: bool | None, *_: Any) -> dict[str, Any]:

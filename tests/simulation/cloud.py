@@ -211,6 +211,7 @@ class Cloud(World):
         super().__init__(None, functions, crm, simulators=Simulators(true, self.clocks))
         self.services.field_map = _field_map(crm)  # type: ignore[misc]
         self.receiver = Receiver(self)
+        self.simulators.webhooks.dispatcher.session = InProcessSession()
         self.simulators.webhooks.dispatcher.session.mount(HOST, self.receiver)
         self.simulators.webhooks.dispatcher.time_factor = 60  # ten attempts take the best part of a day
         self.names = {url: name for name, url in self.simulators.urls.items()}
