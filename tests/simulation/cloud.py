@@ -145,8 +145,18 @@ class Pause:
     learned: int
 
 
+class AsWritten(requests.PreparedRequest):
+    """Takes an address as it is written. What requests finds by checking each of its characters, the flows see."""
+
+    def prepare_url(self, url: Any, params: Any) -> None:
+        assert not params
+        self.url = url
+
+
 class PortSession(InProcessSession):
     """The way to the outside systems, through the cloud."""
+
+    prepared = AsWritten
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__()
