@@ -403,14 +403,14 @@ class Simulator:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         """Answer as a WSGI application."""
-        response = self.answer(Request.from_environ(environ))
+        response = self.respond(Request.from_environ(environ))
         reason = REASONS.get(response.status, "Unknown")
         start_response(f"{response.status} {reason}", response.headers.to_wsgi_list())
         return [response.body]
 
     wsgi = __call__
 
-    def answer(self, request: Request, read_timeout_s: float | None = None) -> Response:
+    def respond(self, request: Request, read_timeout_s: float | None = None) -> Response:
         """Answer a request. `read_timeout_s`: how long an in-process caller is willing to wait, see AnswerTooLate.
 
         Raises ConnectionDropped and AnswerTooLate; any other exception is a mistake in the simulator, no answer.
@@ -553,7 +553,7 @@ class InProcessAdapter(HTTPAdapter):
     ) -> requests.Response:
         read_timeout_s = timeout[1] if isinstance(timeout, tuple) else timeout
         try:
-            answer = self.system.answer(_received(request), read_timeout_s)
+            answer = self.system.respond(_received(request), read_timeout_s)
         except ConnectionDropped as exc:
             reset = ConnectionResetError(104, "Connection reset by peer")
             raise requests.ConnectionError(f"Connection aborted: {reset}", request=request) from exc
@@ -568,7 +568,10 @@ class InProcessAdapter(HTTPAdapter):
         for name in answer.headers.keys():  # noqa: SIM118 - of Headers, this is not the same
             response.headers[name] = ", ".join(answer.headers.getlist(name))
         response.encoding = get_encoding_from_headers(response.headers)
-        response._content, response.raw = answer.body, BytesIO(answer.body)
+        # https://www.rfc-editor.org/rfc/rfc9112#section-6.3: whatever a simulator says, these have no body.
+        has_none = request.method == "HEAD" or answer.status in (204, 304)
+        response._content = b"" if has_none else answer.body
+        response.raw = BytesIO(response._content)
         response.url, response.request = str(request.url), request
         response.connection = self
         return response
