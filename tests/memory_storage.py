@@ -132,7 +132,7 @@ class MemoryTable:
 
 
 def _copy(row: Row) -> Row:
-    return replace(row, columns=dict(row.columns))
+    return Row(row.partition, row.key, dict(row.columns), row.etag)
 
 
 def _ordinal(key: str) -> bytes:
@@ -142,27 +142,21 @@ def _ordinal(key: str) -> bytes:
 
 def _check_values(row: Row) -> None:
     """Refuse what the client leaves to the service to refuse."""
+    row_bytes = 4 + _utf16_bytes(row.partition + row.key)
     for name, value in row.columns.items():
         if type(value) not in (str, int, bool):
             raise TypeError(f"{name} of row {row.partition} {row.key} is {value!r}: a column holds str, int or bool")
-        if isinstance(value, str) and _utf16_bytes(value) > TEXT_BYTES:
+        text_bytes = _utf16_bytes(value) if isinstance(value, str) else 0
+        if text_bytes > TEXT_BYTES:
             raise _refused_row(f"{name} of row {row.partition} {row.key} has over 64 KiB", "PropertyValueTooLarge")
-    if _row_bytes(row) > ROW_BYTES:
+        row_bytes += 8 + _utf16_bytes(name) + 4 + text_bytes
+    if row_bytes > ROW_BYTES:
         raise _refused_row(f"row {row.partition} {row.key} is larger than 1 MiB", "EntityTooLarge")
 
 
-def _row_bytes(row: Row) -> int:
-    return (
-        4
-        + _utf16_bytes(row.partition + row.key)
-        + sum(
-            8 + _utf16_bytes(name) + 4 + (_utf16_bytes(value) if isinstance(value, str) else 0)
-            for name, value in row.columns.items()
-        )
-    )
-
-
 def _utf16_bytes(text: str) -> int:
+    if text.isascii():
+        return 2 * len(text)
     return len(text.encode("utf-16-le"))  # half a surrogate pair is an error here: it cannot be sent either
 
 

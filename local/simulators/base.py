@@ -36,6 +36,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
@@ -48,7 +49,7 @@ from cheroot import wsgi
 from cheroot.errors import FatalSSLAlert
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPHeaderDict, HTTPResponse
+from requests.utils import get_encoding_from_headers
 from werkzeug.datastructures import EnvironHeaders, Headers, MultiDict
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, Rule
@@ -57,8 +58,8 @@ from werkzeug.urls import iri_to_uri
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-READ_TIMEOUT_S = "simulators.read_timeout_s"
-"""Set in the WSGI environment by the in-process adapter: how long the caller is willing to wait for the answer."""
+
+REASONS: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Clock:
@@ -112,7 +113,7 @@ class Request:
     base_url: str = "https://localhost"  # scheme://host[:port], as the client addressed it
     caller: Caller | None = None  # filled in by Simulator.identify
 
-    @property
+    @cached_property
     def query(self) -> MultiDict[str, str]:
         """The decoded query options. Splits on `&` only and keeps a literal `+` out: `+` means space, as in forms."""
         pairs = [part.partition("=")[::2] for part in self.query_string.split("&") if part]
@@ -401,18 +402,23 @@ class Simulator:
     # The life of a request.
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        """Answer as a WSGI application. An exception that leaves here is a mistake in the simulator, no answer."""
-        request = Request.from_environ(environ)
-        if request.path.startswith("/_"):
-            response = self.dispatch(request)
-        else:
-            response = self._answer(request, environ.get(READ_TIMEOUT_S))
-        response.headers.setdefault("Content-Length", str(len(response.body)))
-        reason = HTTPStatus(response.status).phrase if response.status in set(HTTPStatus) else "Unknown"
+        """Answer as a WSGI application."""
+        response = self.respond(Request.from_environ(environ))
+        reason = REASONS.get(response.status, "Unknown")
         start_response(f"{response.status} {reason}", response.headers.to_wsgi_list())
         return [response.body]
 
     wsgi = __call__
+
+    def respond(self, request: Request, read_timeout_s: float | None = None) -> Response:
+        """Answer a request. `read_timeout_s`: how long an in-process caller is willing to wait, see AnswerTooLate.
+
+        Raises ConnectionDropped and AnswerTooLate; any other exception is a mistake in the simulator, no answer.
+        """
+        is_control = request.path.startswith("/_")
+        response = self.dispatch(request) if is_control else self._answer(request, read_timeout_s)
+        response.headers.setdefault("Content-Length", str(len(response.body)))
+        return response
 
     def dispatch(self, request: Request) -> Response:
         """Route and execute one request, without log and faults; the parts of a batch come this way too."""
@@ -532,65 +538,64 @@ def _prepared_answer(options: Mapping[str, Any]) -> Response:
 
 
 class InProcessAdapter(HTTPAdapter):
-    """Carries a `requests` session's calls straight into a WSGI application: session.mount("https://host", adapter)."""
+    """Carries a `requests` session's calls straight to a system: session.mount("https://host", adapter).
 
-    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+    What reaches the system, and what comes back, is what would over HTTPS; only that nothing is made into bytes and
+    taken apart again on the way.
+    """
+
+    def __init__(self, system: Simulator) -> None:
         super().__init__()
-        self.app = app
+        self.system = system
 
     def send(  # type: ignore[override]
         self, request: requests.PreparedRequest, *, timeout: Any = None, **_unused: Any
     ) -> requests.Response:
         read_timeout_s = timeout[1] if isinstance(timeout, tuple) else timeout
-        answered: list[tuple[str, list[tuple[str, str]]]] = []
-        environ = _environ(request)
-        environ[READ_TIMEOUT_S] = read_timeout_s
         try:
-            chunks = self.app(environ, lambda status, headers, *_: answered.append((status, headers)))
-            body = b"".join(chunks)
+            answer = self.system.respond(_received(request), read_timeout_s)
         except ConnectionDropped as exc:
             reset = ConnectionResetError(104, "Connection reset by peer")
             raise requests.ConnectionError(f"Connection aborted: {reset}", request=request) from exc
         except AnswerTooLate as exc:
             message = f"Read timed out. (read timeout={read_timeout_s})"
             raise requests.ReadTimeout(message, request=request) from exc
-        status, headers = answered[-1]
-        code, _, reason = status.partition(" ")
-        raw = HTTPResponse(
-            body=BytesIO(body),
-            headers=HTTPHeaderDict(headers),
-            status=int(code),
-            reason=reason,
-            preload_content=False,
-            request_method=request.method,
-        )
-        return self.build_response(request, raw)
+        return self._answered(request, answer)
+
+    def _answered(self, request: requests.PreparedRequest, answer: Response) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.reason = answer.status, REASONS.get(answer.status, "Unknown")
+        for name in answer.headers.keys():  # noqa: SIM118 - of Headers, this is not the same
+            response.headers[name] = ", ".join(answer.headers.getlist(name))
+        response.encoding = get_encoding_from_headers(response.headers)
+        # https://www.rfc-editor.org/rfc/rfc9112#section-6.3: whatever a simulator says, these have no body.
+        has_none = request.method == "HEAD" or answer.status in (204, 304)
+        response._content = b"" if has_none else answer.body
+        response.raw = BytesIO(response._content)
+        response.url, response.request = str(request.url), request
+        response.connection = self
+        return response
 
 
-def _environ(request: requests.PreparedRequest) -> WSGIEnvironment:
-    """The WSGI environment (PEP 3333) of a prepared request."""
+def _received(request: requests.PreparedRequest) -> Request:
+    """A prepared request as it reaches a system."""
     url = urlsplit(iri_to_uri(str(request.url)))
     sent: Any = request.body or b""
     body: bytes = sent.encode() if isinstance(sent, str) else sent if isinstance(sent, bytes) else b"".join(sent)
-    environ: WSGIEnvironment = {
-        "REQUEST_METHOD": request.method,
-        "PATH_INFO": unquote(url.path).encode().decode("latin-1"),
-        "QUERY_STRING": url.query,
-        "REQUEST_URI": url.path + (f"?{url.query}" if url.query else ""),
-        "CONTENT_LENGTH": str(len(body)),
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "wsgi.url_scheme": url.scheme,
-        "wsgi.input": BytesIO(body),
-        "HTTP_HOST": url.netloc,
-    }
-    for header, value in request.headers.items():
-        key = header.upper().replace("-", "_")
-        text = value.decode("latin-1") if isinstance(value, bytes) else value
-        if key == "CONTENT_TYPE":
-            environ[key] = text
-        elif key not in ("CONTENT_LENGTH", "TRANSFER_ENCODING", "HOST"):
-            environ[f"HTTP_{key}"] = text
-    return environ
+    headers = [
+        (name, value.decode("latin-1") if isinstance(value, bytes) else value)
+        for name, value in request.headers.items()
+        if name.lower() not in ("content-length", "transfer-encoding", "host")
+    ]
+    return Request(
+        method=str(request.method),
+        path=unquote(url.path),
+        headers=Headers([*headers, ("Content-Length", str(len(body))), ("Host", url.netloc)]),
+        body=body,
+        raw_path=url.path,
+        query_string=url.query,
+        base_url=f"{url.scheme}://{url.netloc}",
+    )
 
 
 class CertificateAuthority:

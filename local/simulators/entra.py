@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -182,6 +183,8 @@ class EntraSimulator(Simulator):
         self.resources = set(resources)
         self.revoked_at: dict[str, datetime] = {}  # client id -> refresh tokens issued before are revoked
         self._key = secrets.token_bytes(32)
+        # A token holds the same claims at every call; whether it is still good is another question.
+        self._claims_in = lru_cache(maxsize=256)(self._decoded)
         self._codes: dict[str, _Code] = {}
         self.route("/<tenant>/oauth2/token", POST=self._token_v1)
         self.route("/<tenant>/oauth2/v2.0/token", POST=self._token_v2)
@@ -201,10 +204,7 @@ class EntraSimulator(Simulator):
         if scheme.lower() != "bearer" or not token:
             raise BadToken("missing")
         try:
-            claims = jwt.decode(
-                token, self._key, algorithms=["HS256"], options={"verify_exp": False, "verify_aud": False,
-                                                                  "verify_nbf": False, "verify_iat": False}
-            )  # fmt: skip
+            claims = self._claims_in(token)
         except jwt.PyJWTError as exc:
             raise BadToken("malformed") from exc
         if claims["exp"] <= self.clock.now().timestamp():
@@ -212,6 +212,14 @@ class EntraSimulator(Simulator):
         if claims["aud"] != audience:
             raise BadToken("audience")
         return Caller(self.apps[claims["appid"]].name, claims.get("upn"), claims)
+
+    def _decoded(self, token: str) -> Mapping[str, Any]:
+        """The claims in a token that this simulator signed. Raises jwt.PyJWTError."""
+        claims: dict[str, Any] = jwt.decode(
+            token, self._key, algorithms=["HS256"], options={"verify_exp": False, "verify_aud": False,
+                                                              "verify_nbf": False, "verify_iat": False}
+        )  # fmt: skip
+        return claims
 
     def access_token(self, app_name: str, resource: str, *, mfa: bool | None = None) -> str:
         """A token as this app would get it: for its user when it has one, else for itself."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 from cryptography import x509
@@ -115,26 +115,8 @@ class SigningPki:
         """A certificate signed by `issuer`, or by its own key; with a `dns_name` for a host, else for an authority."""
         key = _key(self._issued)
         self._issued += 1
-        issuer_key = issuer.key if issuer else key
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer.certificate.subject if issuer else subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(self.now + timedelta(days=days[0]))
-            .not_valid_after(self.now + timedelta(days=days[1]))
-            .add_extension(x509.BasicConstraints(ca=dns_name is None, path_length=path_length), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-            .add_extension(_key_usage(authority=dns_name is None), critical=True)
-        )
-        if dns_name:
-            usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False).add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(dns_name)]), critical=False
-            )
-        return Signer(builder.sign(issuer_key, SHA256()), key)
+        valid = (self.now + timedelta(days=days[0]), self.now + timedelta(days=days[1]))
+        return _issued(subject, issuer, x509.random_serial_number(), key, valid, dns_name, path_length)
 
 
 @cache
@@ -144,6 +126,39 @@ def _key(number: int) -> rsa.RSAPrivateKey:  # noqa: ARG001
     Making keys takes nearly all the time of making a PKI, and nobody trusts two of these at once.
     """
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@lru_cache(maxsize=64)
+def _issued(
+    subject: x509.Name,
+    issuer: Signer | None,
+    serial_number: int,
+    key: rsa.RSAPrivateKey,
+    valid: tuple[datetime, datetime],
+    dns_name: str | None,
+    path_length: int | None,
+) -> Signer:
+    """Sign a certificate. Who draws serial numbers from a seed gets the same ones again, and they are signed once."""
+    issuer_key = issuer.key if issuer else key
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(serial_number)
+        .not_valid_before(valid[0])
+        .not_valid_after(valid[1])
+        .add_extension(x509.BasicConstraints(ca=dns_name is None, path_length=path_length), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .add_extension(_key_usage(authority=dns_name is None), critical=True)
+    )
+    if dns_name:
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False).add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(dns_name)]), critical=False
+        )
+    return Signer(builder.sign(issuer_key, SHA256()), key)
 
 
 def _name(common_name: str, organization: str, **more: str) -> x509.Name:

@@ -37,6 +37,7 @@ KEY_CHARACTERS = 512
 _ILLEGAL_IN_KEYS = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f]")
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}$")
 _PART = re.compile(r"(.*?)([0-9]+)$")
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 T = TypeVar("T")
 Value = str | int | bool
@@ -140,7 +141,7 @@ def document(columns: Mapping[str, Value]) -> dict[str, Any]:
 
 def _fits(text: str) -> bool:
     # A character outside the basic plane takes two UTF-16 units; half a surrogate pair cannot be sent at all.
-    return len(text) <= PART_CHARACTERS // 2 and not any("\ud800" <= character <= "\udfff" for character in text)
+    return len(text) <= PART_CHARACTERS // 2 and not _HALF_A_PAIR.search(text)
 
 
 class TableStorage:

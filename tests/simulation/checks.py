@@ -56,7 +56,7 @@ def at_rest(story: Story, *, thorough: bool) -> None:
     one_record_per_referral(story)
     _a_referral_too_many_is_shown(story)
     for deal in story.people.deals:
-        deal_agrees(story, deal, one_at_a_time=True)
+        deal_agrees(story, deal, one_at_a_time=True, looked_at_again=True)
     # What was created, and was gone before anybody looked, counts as not created.
     vanished = any(deal.was_hidden or deal.deleted_unknown for deal in story.people.deals)
     in_doubt = vanished or _has_zombies(story)
@@ -121,8 +121,11 @@ def _link(story: Story, deal: Deal) -> Link | None:
     return deals.load(key) if key else None
 
 
-def deal_agrees(story: Story, deal: Deal, *, one_at_a_time: bool = False) -> None:
-    """`one_at_a_time`: nothing happened while somebody entered a value, so it is known what they entered it over."""
+def deal_agrees(story: Story, deal: Deal, *, one_at_a_time: bool = False, looked_at_again: bool = False) -> None:
+    """`one_at_a_time`: nothing happened while somebody entered a value, so it is known what they entered it over.
+
+    `looked_at_again`: the product is made to look at the deal after this, which shows whether it would write.
+    """
     people = story.people
     if deal.hidden:
         return  # one side is gone
@@ -160,7 +163,10 @@ def deal_agrees(story: Story, deal: Deal, *, one_at_a_time: bool = False) -> Non
         return
     _fields_agree(story, deal, own, record, link, one_at_a_time=one_at_a_time)
     _states_agree(story, deal, own, record, link)
-    _product_agrees(story, deal, link)
+    if link is None:
+        raise Broken("L1", f"nothing knows {deal}")
+    if not looked_at_again:
+        _product_agrees(story, deal, link)
 
 
 def _has_zombies(story: Story) -> bool:
@@ -262,9 +268,7 @@ def _states_agree(story: Story, deal: Deal, own: dict[str, Any], record: Row, li
         raise Broken("L1", f"{deal} is {there} in Partner Center, {record['state']} in the CRM")
 
 
-def _product_agrees(story: Story, deal: Deal, link: Link | None) -> None:
-    if link is None:
-        raise Broken("L1", f"nothing knows {deal}")
+def _product_agrees(story: Story, deal: Deal, link: Link) -> None:
     view = View(story.cloud.services, link)
     view.read(ALL_SIDES)
     plan = decide(view.deal())

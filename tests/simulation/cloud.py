@@ -32,7 +32,7 @@ from shared.mapping import FieldMap, load_field_map
 from shared.services import Services
 from shared.store.deals import CLAIM_S
 from tests.flows.crms import shipped_map
-from tests.flows.fuse import ProcessDied
+from tests.flows.fuse import InProcessSession, ProcessDied
 from tests.flows.world import HOST, START, World
 from tests.memory_storage import MemoryQueue
 from tests.simulation.broken import Broken
@@ -147,12 +147,21 @@ class Pause:
     learned: int
 
 
-class PortSession(requests.Session):
+class AsWritten(requests.PreparedRequest):
+    """Takes an address as it is written. What requests finds by checking each of its characters, the flows see."""
+
+    def prepare_url(self, url: Any, params: Any) -> None:
+        assert not params
+        self.url = url
+
+
+class PortSession(InProcessSession):
     """The way to the outside systems, through the cloud."""
+
+    prepared = AsWritten
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__()
-        self.trust_env = False
         self._cloud = cloud
         self._pauses: dict[str, Pause] = {}
 
@@ -214,7 +223,9 @@ class Cloud(World):
         skews = skews or {}
         self.clocks = {name: Skewed(true, skews.get(name, 0)) for name in SYSTEMS}
         super().__init__(None, functions, crm, simulators=Simulators(true, self.clocks))
+        self.services.field_map = _field_map(crm)  # type: ignore[misc]
         self.receiver = Receiver(self)
+        self.simulators.webhooks.dispatcher.session = InProcessSession()
         self.simulators.webhooks.dispatcher.session.mount(HOST, self.receiver)
         self.simulators.webhooks.dispatcher.time_factor = 60  # ten attempts take the best part of a day
         self.names = {url: name for name, url in self.simulators.urls.items()}

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import count
 
 from tests.app import functions
@@ -63,7 +62,6 @@ def story(crm: str, seed: int, length: int = LENGTH) -> Told:
 def lot(crm: str, first: int, stories: int = LOT) -> Report:
     """Tell the stories of seeds that follow each other."""
     report = Report()
-    _spare_the_collector()
     for seed in range(first, first + stories):
         told = story(crm, seed)
         report.stories += 1
@@ -73,15 +71,6 @@ def lot(crm: str, first: int, stories: int = LOT) -> Report:
             report.findings.append((crm, seed, str(told.broken)))
     gc.collect()
     return report
-
-
-@cache
-def _spare_the_collector() -> None:
-    """The app's modules are not garbage, and looking through them again and again takes a fifth of the time."""
-    functions()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
 
 
 def soak(crm: str, seconds: float, first: int = 0, *, stop_at_finding: bool = False) -> Report:

@@ -13,7 +13,7 @@ import pytest
 import requests
 from azure.functions.timer import TimerRequest
 
-from local.simulators.base import Clock, InProcessAdapter
+from local.simulators.base import Clock, InProcessAdapter, Request, Response, Simulator
 from local.simulators.entra import PARTNER_CENTER_WEBHOOKS, EntraSimulator
 from local.simulators.partner_center import WebhooksSimulator
 from local.simulators.pki import SigningPki
@@ -42,6 +42,19 @@ SECRETS = ("own-key", "foreign-secret", "new-key")
 Ask = Callable[..., tuple[int, dict[str, Any]]]
 
 
+class Receiver(Simulator):
+    """Stands where the app is called: answers each call with `status`, after doing what `before` says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = 200
+        self.before: Callable[[], None] = lambda: None
+
+    def respond(self, request: Request, read_timeout_s: float | None = None) -> Response:
+        self.before()
+        return Response(self.status)
+
+
 class Token:
     """Signs in as the app the simulator knows, for the given audience."""
 
@@ -53,14 +66,14 @@ class Token:
 
 
 class World:
-    """Partner Center's side, a receiver that answers `receiver_status`, and our client and registrar."""
+    """Partner Center's side, a receiver, and our client and registrar."""
 
     def __init__(self) -> None:
         self.clock = Clock(frozen_at=datetime(2026, 11, 20, 12, tzinfo=UTC))
         self.entra = EntraSimulator(clock=self.clock)
         self.sim = WebhooksSimulator(self.entra, SigningPki(), clock=self.clock)
-        self.receiver_status = "200 OK"
-        self.sim.dispatcher.session.mount("https://app.example.com", InProcessAdapter(self._receive))
+        self.receiver = Receiver()
+        self.sim.dispatcher.session.mount("https://app.example.com", InProcessAdapter(self.receiver))
         session = requests.Session()
         session.mount("https://", InProcessAdapter(self.sim))
         self.token = Token(self.entra)
@@ -86,10 +99,6 @@ class World:
         self.signs = Signs(self.index, self.clock.now)
         self.journal = Journal(self.index, self.clock.now)
         self.failures = Failures(self.index, self.clock.now)
-
-    def _receive(self, environ, start_response):  # type: ignore[no-untyped-def]
-        start_response(self.receiver_status, [])
-        return [b""]
 
     def registrar(self, *, relayed_to: Sequence[str] = (), **settings: str) -> Registrar:
         record = Record(self.signs, self.journal, self.failures)
@@ -312,17 +321,17 @@ def test_this_machine_may_be_registered_without_https(world: World) -> None:
 @pytest.mark.parametrize(
     ("status", "numeric", "seen_from_here", "words"),
     [
-        ("401 Unauthorized", False, "the key is wrong", "Unauthorized (after 3 attempts). Called from here: the key"),
-        ("401 Unauthorized", True, "", "answered 401 (after 3 attempts). Address and key are right, and no refusal"),
-        ("404 Not Found", False, "no function answers", "Called from here: no function answers."),
-        ("503 Service Unavailable", False, "", "webhook.not_stored"),
-        ("418 I'm a teapot", False, "", "look at the app's log"),
+        (401, False, "the key is wrong", "Unauthorized (after 3 attempts). Called from here: the key"),
+        (401, True, "", "answered 401 (after 3 attempts). Address and key are right, and no refusal"),
+        (404, False, "no function answers", "Called from here: no function answers."),
+        (503, False, "", "webhook.not_stored"),
+        (418, False, "", "look at the app's log"),
     ],
 )
 def test_a_refused_test_event_is_explained(
-    world: World, status: str, numeric: bool, seen_from_here: str, words: str
+    world: World, status: int, numeric: bool, seen_from_here: str, words: str
 ) -> None:
-    world.receiver_status = status
+    world.receiver.status = status
     world.sim.numeric_response_codes = numeric
     world.seen_from_here = seen_from_here
 
@@ -771,7 +780,7 @@ def test_the_slot_is_not_taken_back_for_an_address_that_does_not_answer(world: W
 def test_what_is_taken_back_is_tested(world: World) -> None:
     world.registrar().register(test=False)
     world.sim.another_tool_registers(FOREIGN)
-    world.receiver_status = "503 Service Unavailable"
+    world.receiver.status = 503
 
     outcome = world.registrar(WEBHOOK_TAKE_BACK="true").check()
 
@@ -873,7 +882,7 @@ def test_when_nothing_has_come_for_a_day_a_test_event_proves_the_way_in(world: W
 
 def test_a_way_in_that_is_broken_is_found_by_the_daily_check(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.registrar().register(test=False)
-    world.receiver_status = "401 Unauthorized"
+    world.receiver.status = 401
     world.seen_from_here = "the function key in the address is wrong"
 
     world.registrar().check()
@@ -883,7 +892,7 @@ def test_a_way_in_that_is_broken_is_found_by_the_daily_check(world: World, caplo
     assert deal == "registration"
     assert "Called from here: the function key in the address is wrong" in reason
 
-    world.receiver_status = "200 OK"
+    world.receiver.status = 200
     world.clock.advance(24 * 3600)
     world.registrar().check()
     assert failures_of(world) == []
@@ -910,17 +919,13 @@ def test_a_check_that_cannot_ask_is_noted(world: World) -> None:
 
 
 def test_a_refusal_that_the_receiver_noted_explains_the_test_event(world: World) -> None:
-    world.receiver_status = "401 Unauthorized"
+    world.receiver.status = 401
     world.signs.failed("webhook", "an old story")
     world.clock.advance(60)
 
-    def receive(environ, start_response):  # type: ignore[no-untyped-def]
-        world.signs.failed("webhook", "the certificate carries x; WEBHOOK_CERTIFICATE_NAMES: y")
-        start_response("401 Unauthorized", [])
-        return [b""]
-
-    world._receive = receive  # type: ignore[method-assign]
-    world.sim.dispatcher.session.mount("https://app.example.com", InProcessAdapter(receive))
+    world.receiver.before = lambda: world.signs.failed(
+        "webhook", "the certificate carries x; WEBHOOK_CERTIFICATE_NAMES: y"
+    )
 
     outcome = world.registrar().register()
 
@@ -998,7 +1003,7 @@ def test_a_registration_that_is_not_shown_is_not_replaced_unasked(world: World) 
 
 def test_a_broken_way_in_stays_broken_while_it_cannot_be_tested(world: World) -> None:
     world.registrar().register(test=False)
-    world.receiver_status = "401 Unauthorized"
+    world.receiver.status = 401
     world.registrar().check()
     world.clock.advance(24 * 3600)
     world.sim.faults.add("status", method="POST", path="validationEvents", status=500)
@@ -1010,7 +1015,7 @@ def test_a_broken_way_in_stays_broken_while_it_cannot_be_tested(world: World) ->
 
 
 def test_the_reason_of_a_second_test_within_the_minute_is_the_same(world: World) -> None:
-    world.receiver_status = "401 Unauthorized"
+    world.receiver.status = 401
     world.signs.failed("webhook", "the certificate carries x")
     world.clock.advance(20)
 
@@ -1043,7 +1048,7 @@ def test_without_a_list_of_events_what_was_registered_is_still_wanted(
 
 def test_registering_again_does_not_hide_that_nothing_gets_through(world: World) -> None:
     world.registrar().register(test=False)
-    world.receiver_status = "401 Unauthorized"
+    world.receiver.status = 401
     world.registrar().check()
 
     still = world.registrar().register()
@@ -1052,7 +1057,7 @@ def test_registering_again_does_not_hide_that_nothing_gets_through(world: World)
     assert still.test.passed is False
     assert failures_of(world)
 
-    world.receiver_status = "200 OK"
+    world.receiver.status = 200
     world.clock.advance(60)
     assert world.registrar().register().test == TestResult(
         True, "Partner Center called this app and was answered (after 1 attempt)."
@@ -1061,7 +1066,7 @@ def test_registering_again_does_not_hide_that_nothing_gets_through(world: World)
 
 
 def test_a_first_registration_whose_test_fails_is_reported(world: World) -> None:
-    world.receiver_status = "401 Unauthorized"
+    world.receiver.status = 401
 
     world.registrar().register()
 

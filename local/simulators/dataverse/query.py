@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import cmp_to_key
+from functools import cmp_to_key, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from odata_query import ast
@@ -311,6 +311,7 @@ NAVIGATION = "Microsoft.Dynamics.CRM.associatednavigationproperty"
 LOGICAL_NAME = "Microsoft.Dynamics.CRM.lookuplogicalname"
 
 
+@lru_cache(maxsize=256)
 def wants(annotations: str, name: str) -> bool:
     """Whether odata.include-annotations asks for this annotation."""
     return any(fnmatch.fnmatchcase(name, pattern.strip()) for pattern in annotations.split(","))
@@ -330,10 +331,12 @@ def as_json(
     shown: dict[str, Any] = {"@odata.etag": row.etag}
     for column in columns.values():
         value = row.values.get(column.name)
-        for name, annotation in _annotations(org, row, column, value).items():
-            if wants(annotations, name):
-                shown[f"{column.property_name}@{name}"] = annotation
-        shown[column.property_name] = value.id if isinstance(value, Reference) else value
+        property_name = column.property_name
+        if annotations:
+            for name, annotation in _annotations(org, row, column, value).items():
+                if wants(annotations, name):
+                    shown[f"{property_name}@{name}"] = annotation
+        shown[property_name] = value.id if isinstance(value, Reference) else value
     for expansion in expand:
         reference = row.values.get(expansion.column.name)
         related = org.find(*reference) if reference and reference.table == expansion.table.name else None

@@ -23,6 +23,7 @@ class Access:
         self.read_only: set[tuple[str, str, str]] = set()
         self.revoked: set[tuple[str, str]] = set()  # user, object
         self.may_customize: set[str] = set()
+        self._granted_at: dict[tuple[str, str], tuple[int, frozenset[str]]] = {}
 
     def object_named(self, name: str, user: str | None, *, tooling: bool = False) -> SObject | None:
         """The object of that name in any case, when this user may know of it. User None sees all."""
@@ -45,7 +46,11 @@ class Access:
             return True
         if (user, sobject.name, field.name) in self.hidden:
             return False
-        return not field.custom or not field.permissionable or self._granted(sobject, field, user, "PermissionsRead")
+        return (
+            not field.custom
+            or not field.permissionable
+            or (f"{sobject.name}.{field.name}" in self._granted(user, "PermissionsRead"))
+        )
 
     def may_write(self, sobject: SObject, field: Field, user: str | None) -> bool:
         """Whether the user's permissions allow a change; what the platform itself forbids is not asked here."""
@@ -53,18 +58,29 @@ class Access:
             return True
         if (user, sobject.name, field.name) in self.read_only:
             return False
-        return not field.custom or not field.permissionable or self._granted(sobject, field, user, "PermissionsEdit")
+        return (
+            not field.custom
+            or not field.permissionable
+            or (f"{sobject.name}.{field.name}" in self._granted(user, "PermissionsEdit"))
+        )
 
-    def _granted(self, sobject: SObject, field: Field, user: str, permission: str) -> bool:
+    def _granted(self, user: str, permission: str) -> frozenset[str]:
+        """The fields, as Object.Field, that the user's permission sets grant: gathered again when a row was written."""
+        written, granted = self._granted_at.get((user, permission), (-1, frozenset[str]()))
+        if written != self._org.written:
+            granted = self._gathered(user, permission)
+            self._granted_at[user, permission] = self._org.written, granted
+        return granted
+
+    def _gathered(self, user: str, permission: str) -> frozenset[str]:
         rows = self._org.rows
         assigned = {
             row.values["PermissionSetId"]
             for row in rows["PermissionSetAssignment"].values()
             if row.values["AssigneeId"] == user
         }
-        return any(
-            row.values["ParentId"] in assigned
-            and row.values["Field"] == f"{sobject.name}.{field.name}"
-            and row.values[permission]
+        return frozenset(
+            row.values["Field"]
             for row in rows["FieldPermissions"].values()
+            if row.values["ParentId"] in assigned and row.values[permission]
         )

@@ -79,18 +79,13 @@ class Scope:
         if len(parts) > 1 and parts[0].lower() == sobject.name.lower():
             parts = parts[1:]
         for name in parts[:-1]:
-            found = [
-                known
-                for known in sobject.fields.values()
-                if known.kind is Kind.REFERENCE
-                and (known.relation or "").lower() == name.lower()
-                and self.org.access.may_read(sobject, known, self.user)
-            ]
-            target = self._target(found[0]) if found else None
-            if target is None:
+            lookup = sobject.lookup(name)
+            visible = lookup and self.org.access.may_read(sobject, lookup, self.user)
+            target = self._target(lookup) if lookup and visible else None
+            if lookup is None or target is None:
                 words = NO_RELATIONSHIP.format(name=name, place="field path")
                 raise self.refusal("QueryField", path.at, words)
-            lookups.append(found[0])
+            lookups.append(lookup)
             sobject = target
         known = self.org.access.field_named(sobject, parts[-1], self.user)
         if known is None:

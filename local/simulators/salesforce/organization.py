@@ -98,6 +98,7 @@ class Organization:
         self.deletions: list[Deletion] = []
         self.deleted_with: dict[str, str] = {}  # row that went because its parent went -> the parent
         self.transactions: dict[str, OpenTransaction] = {}
+        self.written = 0  # how often a row came, changed or went
         self.validation_rules: list[ValidationRule] = []
         self.duplicate_rules: list[DuplicateRule] = []
         self.locks: dict[str, int] = {}  # row -> how many more API writes find it locked
@@ -300,10 +301,12 @@ class Organization:
 
     def _drop(self, row: Row) -> None:
         rows = self.rows[row.object]
+        self.written += 1
         known = rows.pop(row.id)
         self._undo.append(lambda: rows.__setitem__(row.id, known))
 
     def _set(self, table: dict[str, Any], key: str, value: Any) -> None:
+        self.written += 1
         if key in table:
             before = table[key]
             self._undo.append(lambda: table.__setitem__(key, before))
@@ -327,6 +330,7 @@ class Organization:
 
     def undo_to(self, mark: int) -> None:
         while len(self._undo) > mark:
+            self.written += 1
             self._undo.pop()()
 
     def forget_undo(self) -> None:

@@ -283,6 +283,7 @@ class People:
         with self._acting():
             for name, rows in self._org.rows.items():
                 self._org.rows[name] = {row_id: row for row_id, row in rows.items() if not row.deleted}
+            self._org.written += 1
             self._org.deletions.clear()
             self._org.deletions_known_since = self._org.now()
 

@@ -102,17 +102,27 @@ class SObject:
     def __post_init__(self) -> None:
         self.label = self.label or label_of(self.name)
         self.plural = self.plural or f"{self.label}s"
-        self._canonical = {name.lower(): name for name in self.fields}
+        self._canonical: dict[str, str] = {}
+        self._lookups: dict[str, str] = {}
+        for each in list(self.fields.values()):
+            self.adopt(each)
 
     def adopt(self, new: Field) -> None:
         """Add a field, or replace the one of that name."""
         self.fields[new.name] = new
         self._canonical[new.name.lower()] = new.name
+        if new.kind is Kind.REFERENCE and new.relation:
+            self._lookups[new.relation.lower()] = new.name
 
     def find(self, name: str) -> Field | None:
         """The field of that name in any case; None when there is none. Who may see it is not asked here."""
         canonical = self._canonical.get(name.lower())
         return self.fields[canonical] if canonical else None
+
+    def lookup(self, relation: str) -> Field | None:
+        """The lookup that goes by this relationship, in any case; None when there is none."""
+        name = self._lookups.get(relation.lower())
+        return self.fields[name] if name else None
 
 
 def label_of(name: str) -> str:

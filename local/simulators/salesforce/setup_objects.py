@@ -6,6 +6,9 @@ https://developer.salesforce.com/docs/atlas.en-us.262.0.object_reference.meta/ob
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
 from local.simulators.salesforce.fields import (
     CURRENCIES,
     FORECAST_CATEGORIES,
@@ -180,6 +183,12 @@ def polymorphic_owner(users: SObject) -> SObject:
 
 
 def standard_objects() -> dict[str, SObject]:
+    """Fresh objects of an org that nobody has customized, which may be customized alone."""
+    return {name: replace(made, fields=dict(made.fields)) for name, made in _standard_objects().items()}
+
+
+@cache
+def _standard_objects() -> dict[str, SObject]:
     users = user()
     objects = [opportunity(), lead(), account(), contact(), contact_role(), team_member(), users]
     every = [*objects, *setup_objects(), *tooling_objects(), polymorphic_owner(users)]
