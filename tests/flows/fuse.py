@@ -8,12 +8,23 @@ same as dying before the next one of the same run.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import requests
 
 ONLY_READS = re.compile(r"GET |(deals|index|cursors)\.(get|query|across)$")
+
+
+def deaths(moments: Sequence[tuple[str, object]]) -> list[int]:
+    """Of moments, each with the run it belongs to, return the numbers of those at which a process has to die to have
+    died in every way."""
+    return [
+        number
+        for number, ((name, run), (_, next_run)) in enumerate(pairwise([*moments, ("the end", None)]))
+        if run != next_run or not ONLY_READS.match(name)
+    ]
 
 
 class ProcessDied(BaseException):
@@ -38,12 +49,7 @@ class Fuse:
 
     def deaths(self) -> list[int]:
         """The numbers of the moments, counted from 1, at which a process has to die to have died in every way."""
-        steps = [*zip(self.moments, self._run_of, strict=True), ("the end", None)]
-        return [
-            number
-            for number, ((name, run), (_, next_run)) in enumerate(pairwise(steps), 1)
-            if run != next_run or not ONLY_READS.match(name)
-        ]
+        return [number + 1 for number in deaths(list(zip(self.moments, self._run_of, strict=True)))]
 
     def moment(self, name: str) -> None:
         self.moments.append(name)

@@ -47,6 +47,7 @@ SYSTEMS = ("partner_center", "dataverse", "salesforce")
 CREATE = "POST partner_center /v1.0/engagements/referrals"
 LOOK = "GET partner_center /v1.0/engagements/referrals/"
 LONGEST_PAUSE_S = 3_600
+ONLY_LOOKED = ("sync.coalesced", "sync.ignored", "sync.busy", "sync.agreed")
 SECRETS = ("Grüße", "long long", "1 Example Way", "@contoso.example", "@fabrikam.example", "Bearer ", "eyJ")
 """What people enter, whom they name, and what opens doors: in no line of the log."""
 
@@ -210,8 +211,10 @@ class Cloud(World):
         self.outage = False
         self.no_rights = ""
         """The system that grants the product no right at the moment."""
-        self.moments = 0
-        """How often the product has touched the outside."""
+        self.touched: list[tuple[str, int]] = []
+        """What the product has touched outside, each time with when the run began that did it."""
+        self.acted = 0
+        """How often a run did more than look."""
         self.broken: list[Broken] = []
         self.under_way: list[tuple[datetime, Callable[[], Any]]] = []
         """Requests that nobody waits for any more, and when they arrive."""
@@ -235,6 +238,11 @@ class Cloud(World):
     @property
     def storage(self) -> MemoryQueue:
         return cast(MemoryQueue, self.queue)
+
+    @property
+    def moments(self) -> int:
+        """How often the product has touched the outside."""
+        return len(self.touched)
 
     # ------------------------------------------------------------ processes
 
@@ -307,7 +315,7 @@ class Cloud(World):
             return moment.effect()
         if task.killed:
             raise ProcessDied(moment.name)
-        self.moments += 1
+        self.touched.append((moment.name, task.born))
         self._let_arrive()
         # A certificate is fetched under a lock that threads would wait for.
         if task.to_go is not None and moment.system != "certificates":
@@ -461,6 +469,7 @@ class _Teller(logging.Handler):
         said = " ".join(map(str, vars(record).values()))
         if told := [secret for secret in SECRETS if secret in said]:
             self.cloud.broken.append(Broken("I11", f"the log tells {told}: {record.msg}"))
+        self.cloud.acted += record.msg.startswith("sync.") and record.msg not in ONLY_LOOKED
         if record.msg.startswith(("sync.", "poll.failed", "invocation")):
             if record.exc_info and record.exc_info[1]:
                 self.cloud.tell(f"    {type(record.exc_info[1]).__name__}: {record.exc_info[1]}")

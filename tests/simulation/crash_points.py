@@ -16,6 +16,7 @@ from functools import partial
 
 from tests.app import functions
 from tests.flows.crms import CRMS
+from tests.flows.fuse import deaths
 from tests.simulation import checks
 from tests.simulation.broken import Broken
 from tests.simulation.chance import drawn_from
@@ -66,9 +67,9 @@ FLOWS: Mapping[str, Flow] = {
 
 @dataclass
 class Played:
-    """`moments`: how many the flow had; `broken`: what was found wrong, with the story."""
+    """`touched`: as in the cloud, during the flow; `broken`: what was found wrong, with the story."""
 
-    moments: int
+    touched: Sequence[tuple[str, int]]
     broken: str = ""
 
 
@@ -86,23 +87,23 @@ def play(crm: str, name: str, deaths: Sequence[int]) -> Played:
                 story.cloud.faults = [Fault(DIES, after) for after in deaths]
                 for step in (*flow.then, QUIET):
                     story.take(step)
-                moments = story.cloud.moments - begins
+                touched = story.cloud.touched[begins:]
                 for _ in range(3):
                     story.take(QUIET)
                 story.rest()
                 checks.at_rest(story, thorough=False)
             except Broken as broken:
-                return Played(0, "\n".join([*story.lines, str(broken)]))
-    return Played(moments)
+                return Played((), "\n".join([*story.lines, str(broken)]))
+    return Played(touched)
 
 
 def plans(crm: str, name: str, *, pairs: bool) -> Iterator[tuple[int, ...]]:
-    """Yield when the process dies: once, at each moment; `pairs`: and again, at each moment after it."""
-    moments = play(crm, name, ()).moments
-    for first in range(moments):
+    """Yield when the process dies: once, in every way there is; `pairs`: and again, at each moment after it."""
+    touched = play(crm, name, ()).touched
+    for first in deaths(touched):
         yield (first,)
         if pairs:
-            yield from ((first, second) for second in range(first + 1, moments + RECOVERY))
+            yield from ((first, second) for second in range(first + 1, len(touched) + RECOVERY))
 
 
 def main() -> int:

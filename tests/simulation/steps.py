@@ -112,9 +112,9 @@ def _settle(story: Story, pick: Pick) -> str:
     """A minute in which all goes its way: events arrive, the poll runs, the queue is worked off."""
     instance = story.instance(pick)
     story.tell("a quiet minute")
+    story.cloud.run_timer(instance, "crm_poller")
     for _ in range(3):
         story.cloud.deliver(instance)
-        story.cloud.run_timer(instance, "crm_poller")
         _workers(story, Pick(story.cloud.instances.index(instance)))
         if story.cloud.storage.next_visible() is None:
             break

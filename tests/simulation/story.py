@@ -120,11 +120,12 @@ class Story:
         return min([*waiting, *([message] if message else [])], default=None)
 
     def _work_all(self, instance: Instance, *, poll: bool = True) -> None:
-        """Deliver, poll and work until nothing can be done now."""
-        cloud = self.cloud
+        """Deliver, poll and work until nothing can be done now. A poll is for what was written since the last one."""
+        cloud, polled = self.cloud, -1
         for _ in range(60):
             cloud.deliver(instance)
-            if poll:
+            if poll and cloud.acted != polled:
+                polled = cloud.acted
                 cloud.run_timer(instance, "crm_poller")
             worked = 0
             while cloud.run_worker_on(instance):

@@ -47,7 +47,7 @@ class Stories(RuleBasedStateMachine):
         with self.around:
             if not self.is_broken:
                 self.story.rest()
-                checks.at_rest(self.story, thorough=True)
+                checks.at_rest(self.story, thorough=False)
 
 
 def _rule(name: str) -> object:
