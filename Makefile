@@ -8,6 +8,9 @@ CRM    ?= dynamics365
 # How long `make soak` tells stories, and how long `make chaos` lasts for each CRM, settling not included.
 SECONDS ?= 60
 
+# Containers often set it. Programs are started by the dozen here, and each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test local check bench soak mutants chaos clean
 
 demo: $(VENV)/.ready ## the main job, end to end, on this machine
