@@ -119,8 +119,12 @@ def _is_known(link: Link, request: SyncRequest, services: Services, *, held: boo
     `held`: another run has the deal, and the marks on it are that one's to work off.
     """
     about: Side = "crm" if request.record else _side_of(link, request)
-    unfinished = link.intent or (link.look_again and not held) or link.unsettled == ALL_SIDES
-    unfinished = unfinished or services.field_map.has_changed_for(link)
+    unfinished = (
+        link.intent
+        or (link.look_again and not held)
+        or link.unsettled == ALL_SIDES
+        or services.field_map.has_changed_for(link)
+    )
     if request.version is None or request.cause == "operator" or unfinished:
         return False
     if request.record:

@@ -13,7 +13,7 @@ from typing import Any
 from shared.create import NewReferral, content, invitation, new_referral, why_unsent
 from shared.decide import Plan
 from shared.errors import OutcomeUnknown, Permanent, Retryable
-from shared.lifecycle import is_writable
+from shared.lifecycle import is_closed
 from shared.model import Intent, Referral
 from shared.recover import recover
 from shared.remote import calls
@@ -38,8 +38,8 @@ def create_referral(work: Work) -> bool:
         view.finish_writing(created=True)
     _take(work, own)
     view.agree_on_base(link.base)  # before Microsoft is invited: what people change while that goes wrong is a change
-    is_open = is_writable(view.partner_center[view.table.lifecycle.name])  # one made by a dead run may be closed by now
-    help_wanted = new.help if new and is_open else None
+    is_over = is_closed(view.partner_center[view.table.lifecycle.name])  # one made by a dead run may be closed by now
+    help_wanted = new.help if new and not is_over else None
     link.intent = Intent("invite_microsoft", work.services.clock()) if help_wanted else None
     work.save()
     # Only now, for a run that was overtaken has to leave no trace: what it made is one too many.
