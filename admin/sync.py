@@ -9,7 +9,7 @@ from admin import changes, deals, explain
 from admin.failures import of_reason, problem_lines
 from shared.errors import NotFound, Permanent, Retryable
 from shared.find import Nothing, find_deal
-from shared.messages import SyncRequest
+from shared.messages import LOOKS_PER_S, SyncRequest
 from shared.preview import Preview, preview
 from shared.problems import Problem
 from shared.services import Services
@@ -17,8 +17,6 @@ from shared.sync import sync_one
 from shared.work import nothing_waits
 
 LATER_S = 30
-REPLAYED_PER_S = 5
-"""So that many do not use up in one go what the remotes allow, and what happens meanwhile is not kept waiting."""
 
 WORDS = {
     "agreed": "Both sides agree; nothing had to be written.",
@@ -42,8 +40,8 @@ def replay(given: Namespace, services: Services) -> int:
         print("No deal waits" + (f" for the reason {given.reason}." if given.reason else "."))
         return 0
     for number, request in enumerate(requests):
-        services.queue.send(request, delay_s=number // REPLAYED_PER_S)
-    spread = f" within {len(wanted) // REPLAYED_PER_S:,} s" if len(wanted) > REPLAYED_PER_S else ""
+        services.queue.send(request, delay_s=number // LOOKS_PER_S)
+    spread = f" within {len(wanted) // LOOKS_PER_S:,} s" if len(wanted) > LOOKS_PER_S else ""
     print(f"{_deals(wanted)} will be looked at again{spread}.", *wanted, sep="\n  ")
     return 0
 

@@ -35,7 +35,7 @@ from shared.drift import (
 )
 from shared.errors import CosellError, Refused, SettingsError, Throttled
 from shared.logs import log
-from shared.messages import SyncRequest
+from shared.messages import LOOKS_PER_S, SyncRequest
 from shared.model import Link, RecordRef
 from shared.problems import REASONS, Problem
 from shared.seen import Seen
@@ -262,18 +262,20 @@ class _Run:
     def _look_at(
         self, why: Reason, deal: str, link: Link | None, referral_id: str | None, record: RecordRef | None
     ) -> None:
-        """Have the worker look at a deal, whatever it knows of it, and note why."""
+        """Have the worker look at a deal, whatever it knows of it, and note why. A new map concerns all: no hurry."""
+        before = self._report.differed.get(why, 0)
         self._services.queue.send(
             SyncRequest(
                 cause="sweep",
                 referral_id=referral_id,
                 record_table=record.table if record else None,
                 record_id=record.id if record else None,
-            )
+            ),
+            delay_s=before // LOOKS_PER_S if why == "field map changed" else 0,
         )
         report = self._report
         report.looks += 1
-        report.differed[why] = report.differed.get(why, 0) + 1
+        report.differed[why] = before + 1
         if report.detailed < DETAILED:
             report.detailed += 1
             self._differences.append(Difference(why, deal, link.etag if link else "", referral_id, record))

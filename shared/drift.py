@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from shared.mapping import FieldMap
-from shared.model import ALL_SIDES, Link, RecordChange, RecordRef, Referral, ticks
+from shared.model import Link, RecordChange, RecordRef, Referral, ticks
 from shared.store.deals import deal_of_record, deal_of_referral, place_of_record, place_of_referral
 
 Reason = Literal[
@@ -96,13 +96,12 @@ def why_it_differs(listed: Listed, link: Link | None, field_map: FieldMap, now: 
         # Microsoft's copy is wanted once there is a link of its engagement.
         wanted = (listed.wanted or listed.engagement_id) and link.state not in ("failed", "tombstone")
         return _unlinked(listed) if wanted else None
+    if field_map.has_changed_for(link) and link.state != "tombstone":
+        # First of all, for Salesforce's versions depend on which columns are read.
+        return "field map changed" if is_counted(listed, link) else None
     if newer := _newer(listed, link):
         return newer
-    if not is_counted(listed, link):
-        return None
-    if field_map.has_changed_for(link) and link.state != "tombstone":
-        return "field map changed"
-    return "unfinished" if link.state != "failed" and is_unfinished(link, now) else None
+    return "unfinished" if is_counted(listed, link) and link.state != "failed" and is_unfinished(link, now) else None
 
 
 def is_counted(listed: Listed, link: Link) -> bool:
@@ -115,8 +114,7 @@ def is_gone(place: str, link: Link | None, now: datetime) -> bool:
     if link is None or link.state in ("tombstone", "failed") or is_held(link, now):
         return False
     if link.record and place == place_of_record(link.record):
-        # One that its seller holds back may carry no referral id yet: then it is on no list of records.
-        return link.unsettled != ALL_SIDES
+        return not link.unlisted
     return place == place_of_referral(link.referral_id)
 
 

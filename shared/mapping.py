@@ -6,11 +6,10 @@ Says which field goes where; shared.lenses says how. Performs no I/O but reading
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from difflib import get_close_matches
 from functools import cached_property
@@ -68,6 +67,15 @@ class Field:
     copy: Copy = "own"
     conflict: Conflict = "crm"
     required: Required = ""
+
+    @cached_property
+    def place(self) -> str:
+        """Tells where its values stand from elsewhere: what stood in one place says nothing of another."""
+        return _digest(type(self.lens).__name__, *self.lens.pointers, *self.lens.columns, self.copy)
+
+
+def _digest(*said: str) -> str:
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,7 @@ def _lines_at(entry: Mapping[str, Any], pointers: str | tuple[str, ...]) -> str:
 class TableMap:
     """The map of one CRM table.
 
-    `new`: what a new record gets besides its fields, by column. `fingerprint`: another one when the map says another
-    thing of this table.
+    `new`: what a new record gets besides its fields, by column.
     `converts_to`: the table where the deal goes on once accepted; `origin`: the lookup there that names this record.
     """
 
@@ -141,7 +148,11 @@ class TableMap:
     related: tuple[Related, ...] = ()
     converts_to: str = ""
     origin: str = ""
-    fingerprint: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Another one when a field comes, goes, or stands in another place."""
+        return _digest(*sorted(f"{field.name} {field.place}" for field in self.fields))
 
     @cached_property
     def lifecycle(self) -> Field:
@@ -199,9 +210,9 @@ class FieldMap:
         return next(table for table in self.tables.values() if not table.converts_to)
 
     def has_changed_for(self, link: Link) -> bool:
-        """Whether a deal was settled under another map of its table."""
+        """Whether both sides of a deal were last read for other fields, or other places, than its table has now."""
         table = self.tables.get(link.record.table) if link.record else None
-        return table is not None and table.fingerprint != link.mapped
+        return table is not None and link.mapped not in ("", table.fingerprint)
 
     @property
     def watched(self) -> tuple[TableMap, ...]:
@@ -420,14 +431,7 @@ def _table(name: str, row: _TableRow, whole: _Whole) -> TableMap:
         related=tuple(Related(**related.model_dump()) for related in row.related),
         converts_to=row.converts_to,
         origin=row.origin,
-        fingerprint=_fingerprint(row, whole),
     )
-
-
-def _fingerprint(row: _TableRow, whole: _Whole) -> str:
-    """Of what the file says, without comments and defaults: a new release alone makes no new map."""
-    said = json.dumps([row.model_dump(exclude_unset=True), asdict(whole)], sort_keys=True, default=sorted)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 _LENSES: dict[str, Callable[[_FieldRow, _Whole], Lens]] = {

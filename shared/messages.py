@@ -12,6 +12,10 @@ from shared.model import GUID, RecordRef
 Cause = Literal["webhook", "poll", "sweep", "operator"]
 
 
+LOOKS_PER_S = 5
+"""Of deals that nobody waits for: so that many do not use up in one go what the remotes allow."""
+
+
 class SyncRequest(BaseModel):
     """Asks the worker to look at a deal, named by its referral or by its CRM record.
 

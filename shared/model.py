@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 Side = Literal["partner_center", "microsoft", "crm"]
@@ -187,12 +187,19 @@ class Write:
     shown: str = ""
 
 
+MISSING_FOR = timedelta(minutes=5)
+
+
 @dataclass(frozen=True)
 class Absence:
     """A side on which the deal is not to be found, and since when."""
 
-    side: Literal["partner_center", "crm"]
+    side: Side
     since_utc: datetime
+
+    def left_s(self, now: datetime) -> float:
+        """How long it has to be looked for before it counts as gone: Partner Center answers 404 for moments, too."""
+        return (self.since_utc + MISSING_FOR - now).total_seconds()
 
 
 @dataclass(frozen=True)
@@ -224,8 +231,10 @@ class Link:
     each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
     the base, so that they are read again next time; `write` is the one under way, and `writing` has, for each of its
     fields, the side and the base that it makes true. `written` are our latest writes, and `stopped` the fields that are
-    not written any more because of them, until an operator replays the deal (shared.breaker). `mapped`: the fingerprint
-    of the field map under which all this is so. `claim` and
+    not written any more because of them, until an operator replays the deal (shared.breaker). `mapped` is the
+    fingerprint of the field map for which both sides were last read, `places` where the values of the base stood, by
+    field (shared.mapping). `unlisted`: the record is neither shared nor carries the referral id, so that no list shows
+    it. `claim` and
     `claim_until_utc` say who works on it now, `look_again` which sides were reported changed meanwhile. `audit_text` is
     what the CRM's Audit field shows.
     """
@@ -249,6 +258,8 @@ class Link:
     failure: str = ""
     audit_text: str = ""
     mapped: str = ""
+    places: dict[str, str] = field(default_factory=dict)
+    unlisted: bool = False
     absent: Absence | None = None
     intent: Intent | None = None
     claim: str = ""
@@ -262,7 +273,7 @@ class Link:
         if self.state != "tombstone":
             return None
         # Without it: stored by a release that knew of records only.
-        return self.absent.side if self.absent else "crm"
+        return "partner_center" if self.absent and self.absent.side == "partner_center" else "crm"
 
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,7})\d*)?(Z|[+-]\d\d:\d\d)?$")

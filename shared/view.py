@@ -47,6 +47,9 @@ class View:
 
     def __post_init__(self) -> None:
         self.overdue = self.link.unsettled
+        for field in self.table.fields:
+            if self.link.places.get(field.name, field.place) != field.place:
+                self.link.base.pop(field.name, None)  # the map has moved it: a first contact, not a change
 
     @classmethod
     def of(cls, services: Services, link: Link, found: Found) -> View:
@@ -71,7 +74,8 @@ class View:
 
     def read(self, sides: frozenset[Side]) -> None:
         """Read the sides named, and those whose base does not say what they hold. Raises NotFound and the rest."""
-        sides = (sides | self._unknown()) - self.fresh
+        wanted = sides | self._unknown()
+        sides = wanted - self.fresh
         self.fresh = self.overdue = frozenset()
         link, services = self.link, self.services
         if "partner_center" in sides and link.referral_id:
@@ -83,6 +87,8 @@ class View:
             self.record = services.crm.read(link.record)
         self._adopt_ids()
         self.refresh()
+        if wanted == ALL_SIDES:
+            link.mapped = self.table.fingerprint
 
     def finish_writing(self, *, created: bool = False) -> None:
         """A run died in a write: what stands there as it wanted is its own work, not somebody's change. What it
@@ -174,9 +180,14 @@ class View:
             self.link.microsoft_updated = self.microsoft.updated
         if self.record:
             self.link.record_version = self.record.version
+            self.link.unlisted = not (self.is_shared or self.system_value(self.table.columns.referral_id))
+
+    def remember_places(self) -> None:
+        """Put into the link where the values of its base stood."""
+        self.link.places |= {field.name: field.place for field in self.table.fields if field.name in self.link.base}
 
     def _unknown(self) -> frozenset[Side]:
-        is_mapped = self.link.mapped == self.table.fingerprint
+        is_mapped = self.link.mapped in ("", self.table.fingerprint)
         if is_mapped and all(field.name in self.link.base for field in self.table.fields):
             return self.overdue
         return ALL_SIDES

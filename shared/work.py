@@ -188,6 +188,7 @@ class Work:
     # ------------------------------------------------------------ saving
 
     def save(self) -> None:
+        self.view.remember_places()
         self.services.deals.save(self.link, self._entries)
         self._entries = []
 
@@ -196,6 +197,7 @@ class Work:
         view, link = self.view, self.link
         link.unsettled = ALL_SIDES if self.held or link.write or link.gone else ALL_SIDES - view.settled()
         view.remember_versions()
+        view.remember_places()
         link.mapped = view.table.fingerprint
         self.services.deals.point(link)
         self._keep_failure()

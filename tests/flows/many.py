@@ -38,7 +38,7 @@ def _link(world: World, model: Link, ref: RecordRef, version: str, referral_id: 
     deals = world.services.deals
     link = deals.claim(deal_of_record(ref), sides=frozenset())
     assert link
-    for name in ("state", "referral_etag", "referral_updated", "unsettled", "base", "audit_text", "mapped"):
+    for name in ("state", "referral_etag", "referral_updated", "unsettled", "base", "audit_text", "mapped", "places"):
         setattr(link, name, getattr(model, name))
     link.record, link.record_version, link.referral_id = ref, version, referral_id
     link.engagement_id = world.pc.referrals[referral_id]["engagementId"]

@@ -11,7 +11,7 @@ import pytest
 
 from admin import explain
 from admin.__main__ import main
-from admin.sync import REPLAYED_PER_S
+from shared.messages import LOOKS_PER_S
 from shared.model import ALL_SIDES
 from shared.problems import Problem
 from tests.flows.crms import only
@@ -128,7 +128,7 @@ def test_only_deals_of_a_reason_are_replayed(world: World, capsys: pytest.Captur
 
 @only("dynamics365", why=WHATEVER_THE_CRM)
 def test_many_are_replayed_one_after_the_other(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    many = 3 * REPLAYED_PER_S
+    many = 3 * LOOKS_PER_S
     for number in range(many):
         world.opportunity(name=f"Deal {number}", solutions=None)
     world.settle()
@@ -137,7 +137,7 @@ def test_many_are_replayed_one_after_the_other(world: World, capsys: pytest.Capt
 
     assert capsys.readouterr().out.startswith(f"{many} deals will be looked at again within 3 s.")
     at_once = world.queue.receive(60)
-    assert len(at_once) == REPLAYED_PER_S
+    assert len(at_once) == LOOKS_PER_S
     world.advance(3)
     assert len(world.queue.receive(60)) == many - len(at_once)
 

@@ -68,6 +68,7 @@ def record(version: str = "5", **values: Any) -> Any:
         (record(), None, "unlinked record"),
         (record(shared=False), None, None),
         (record(), replace(LINK, record=None), "unlinked record"),
+        (ours(), replace(LINK, mapped=""), None),
         (ours(), replace(LINK, mapped="by another"), "field map changed"),
         (ours(), replace(LINK, mapped="by another", state="failed"), "field map changed"),
         (ours(), replace(LINK, mapped="by another", state="tombstone"), None),
@@ -100,8 +101,8 @@ def test_a_referral_without_a_time_is_no_difference_but_an_error() -> None:
         ("referral-r1", replace(LINK, state="tombstone"), False),
         ("referral-r1", replace(LINK, state="failed"), False),
         ("referral-r1", replace(LINK, claim="alive", claim_until_utc=HELD), False),
-        ("referral-r1", replace(LINK, unsettled=ALL_SIDES), True),
-        ("record-opportunity-o1", replace(LINK, unsettled=ALL_SIDES), False),
+        ("referral-r1", replace(LINK, unlisted=True), True),
+        ("record-opportunity-o1", replace(LINK, unlisted=True), False),
         ("referral-r1", None, False),
     ],
 )
