@@ -32,7 +32,7 @@ def recover(work: Work) -> None:
         return
     verb = write.operation.partition(" ")[0]
     if verdict := _FINDERS[write.side, verb](work, write):
-        work.view.finish_writing(created=verdict == "done" and verb == "create")
+        work.view.finish_writing(created=(write.side, verb, verdict) == ("partner_center", "create", "done"))
         work.end_write(verdict, message=WORDS[verdict])
 
 
@@ -63,10 +63,15 @@ def _referral_updated(work: Work, write: Write) -> Verdict | None:
 
 
 def _record_created(work: Work, write: Write) -> Verdict:
-    link = work.link
+    link, view = work.link, work.view
     if link.record and link.record.table == write.table:
         return "done"
-    return "done" if work.services.crm.find_by_referral(write.table, link.referral_id) else "failed"
+    found = work.services.crm.find_by_referral(write.table, link.referral_id)
+    if found and link.record is None:
+        # Whatever became of the referral meanwhile, this is its record.
+        view.record, link.record = found, found.ref
+        view.refresh()
+    return "done" if found else "failed"
 
 
 def _record_updated(work: Work, write: Write) -> Verdict | None:

@@ -7,7 +7,6 @@ leaves a state from which the next run converges.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from shared.act import carry_out
@@ -33,9 +32,6 @@ ROUNDS = 5
 """Times a deal is read and decided anew because somebody changed it meanwhile, before its message is put back."""
 
 BUSY_S = 30
-
-MISSING_FOR = timedelta(minutes=5)
-"""How long Partner Center must not show a referral before it counts as gone: it answers 404 for moments, too."""
 
 GONE = {
     "partner_center": "the referral is not in Partner Center any more",
@@ -124,6 +120,7 @@ def _is_known(link: Link, request: SyncRequest, services: Services, *, held: boo
         or (link.look_again and not held)
         or link.unsettled == ALL_SIDES
         or services.field_map.has_changed_for(link)
+        or (link.absent and request.deferrals > 0)
     )
     if request.version is None or request.cause == "operator" or unfinished:
         return False
@@ -139,7 +136,10 @@ def _is_known(link: Link, request: SyncRequest, services: Services, *, held: boo
 def _sides(link: Link, request: SyncRequest) -> frozenset[Side]:
     if request.cause == "operator":
         return ALL_SIDES
-    return frozenset({"crm"} if request.record else {_side_of(link, request)})
+    sides: set[Side] = {"crm"} if request.record else {_side_of(link, request)}
+    if link.absent and request.deferrals:
+        sides.add(link.absent.side)  # what it came back for
+    return frozenset(sides)
 
 
 def _side_of(link: Link, request: SyncRequest) -> Side:
@@ -183,6 +183,7 @@ def _finish(work: Work, sides: frozenset[Side]) -> Outcome:
         # Whatever it is, the deal must not stay claimed: the message comes back before the claim would expire.
         work.abandon(unfinished)
         raise
+    _look_for_microsofts_copy_again(work)
     return _outcome(work)
 
 
@@ -249,24 +250,48 @@ def _read(work: Work, sides: frozenset[Side]) -> bool:
     if link.gone:
         work.note("what was gone is there again: both sides are compared with what they agreed on last")
         link.state, link.absent = "active", None
-    elif work.view.own:
-        link.absent = None
-    if work.view.without_microsoft:
-        work.note("Microsoft's copy is not in Partner Center any more; the deal goes on without it")
+    _note_who_is_absent(work)
     return True
+
+
+def _note_who_is_absent(work: Work) -> None:
+    """Both sides were found. Microsoft's copy may be gone: the deal goes on without it."""
+    view, link, now = work.view, work.link, work.services.clock()
+    if not view.without_microsoft:
+        found = {"partner_center": view.own, "microsoft": view.microsoft, "crm": view.record}
+        link.absent = None if link.absent and found[link.absent.side] else link.absent
+        return
+    if link.absent is None or link.absent.side != "microsoft":
+        link.absent = Absence("microsoft", now)
+    if link.absent.left_s(now) <= 0:
+        work.note("Microsoft's copy is not in Partner Center any more; the deal goes on without it")
+
+
+def _look_for_microsofts_copy_again(work: Work) -> None:
+    """Have the message come back for it. What it said last is known, but not what it says now."""
+    absent = work.link.absent
+    if work.view.without_microsoft and absent and (left_s := absent.left_s(work.services.clock())) > 0:
+        copy = f"referral {work.link.microsoft_referral_id}, Microsoft's copy,"
+        raise Unavailable(f"Partner Center does not show {copy} now. It is looked for again", retry_after_s=left_s)
 
 
 def _without_referral(work: Work, missing: NotFound) -> None:
     """Partner Center does not show the deal's referral. Raises Unavailable and Permanent as long as that may pass."""
-    link, crm = work.link, work.services.crm
+    link = work.link
     if not link.referral_updated:
+        _read_record(work)
         raise missing  # it never was there: somebody entered a wrong id
     if link.gone != "partner_center":
         _make_sure(work, missing)
         work.referral_is_gone()
-    if link.record:
+    _read_record(work)
+
+
+def _read_record(work: Work) -> None:
+    """To show there that the referral is missing, over what stands there now."""
+    if work.link.record:
         try:
-            work.view.record = crm.read(link.record)  # to show it there
+            work.view.record = work.services.crm.read(work.link.record)
         except NotVisible:
             return
         except NotFound:
@@ -280,7 +305,7 @@ def _make_sure(work: Work, missing: NotFound) -> None:
     if link.absent is None or link.absent.side != "partner_center":
         link.state = "active" if link.gone else link.state
         link.absent = Absence("partner_center", now)
-    left_s = (link.absent.since_utc + MISSING_FOR - now).total_seconds()
+    left_s = link.absent.left_s(now)
     if left_s > 0:
         words = f"{str(missing).rstrip('.')}. It is looked for again before it counts as gone"
         raise Unavailable(words, retry_after_s=left_s, remote=missing.remote)

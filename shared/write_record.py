@@ -176,10 +176,12 @@ def write_record(
 
 def _create_in(work: Work, table: TableMap, own: Referral, more: Mapping[str, Any] | None = None) -> None:
     view, link = work.view, work.link
-    new = new_record(table, view.partner_center_of(table))
+    there = view.partner_center_of(table)
+    new = new_record(table, there)
     work.problems = new.problems
     created = {column: [None, value] for column, value in new.values.items()}
-    work.started("crm", f"create {table.table}", created, table=table.table)
+    writing = {name: [there[name], value] for name, value in new.fields.items()}
+    work.started("crm", f"create {table.table}", created, writing, table=table.table)
     draft = Draft(table, {**new.values, **(more or {}), **_identity(work, table, own)}, own)
     record, is_new = _created(work, draft)
     created = {column: pair for column, pair in created.items() if column in draft.columns}

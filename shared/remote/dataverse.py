@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from shared.errors import NotFound, Refused, VersionConflict
+from shared.errors import NotFound, OutcomeUnknown, Permanent, Refused, VersionConflict
 from shared.model import GUID, ChangePage, Record, RecordPage, RecordRef
 from shared.remote.crm import RelatedRow, TableShape
 from shared.remote.dataverse_changes import ChangeFeed
@@ -105,7 +105,13 @@ class Dataverse:
                 raise
             return existing, False
         # Only a read brings the columns of related rows.
-        record = self._record(table, self._get(row, table))
+        try:
+            record = self._record(table, self._get(row, table))
+        except Permanent as unread:
+            words = f"{table} was created for referral {referral_id}, and could not be read: {unread}"
+            raise OutcomeUnknown(
+                words, remote=self.name, status=unread.status, request_id=unread.request_id
+            ) from unread
         return (self.update(record.ref, state, record.version) if state else record), True
 
     def update(self, ref: RecordRef, values: Mapping[str, Any], version: str) -> Record:

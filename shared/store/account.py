@@ -161,6 +161,9 @@ def meaning(error: AzureError, remote: str) -> CosellError:
 
 def _cause(error: AzureError) -> str:
     """Return the innermost reason why no answer came: the words around it quote the whole address that was asked."""
-    failed = getattr(error, "inner_exception", None)
-    wrapped = failed.args[0] if failed and failed.args else failed
-    return str(getattr(wrapped, "reason", wrapped) or error.message).partition("\n")[0]
+    inner: Any = getattr(error, "inner_exception", None)
+    reason = inner
+    while isinstance(inner, Exception):
+        reason = inner
+        inner = getattr(reason, "reason", None) or (reason.args or [None])[-1]
+    return str(reason or error.message).partition("\n")[0]

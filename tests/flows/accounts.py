@@ -51,7 +51,7 @@ def taken(world: World) -> Counter[str]:
         if not entry.caller or (entry.status or 400) >= 300:
             continue
         if entry.method == "POST":
-            is_microsofts = json.loads(entry.response_body)["organizationId"] == "msft"
+            is_microsofts = "engagementId" in json.loads(entry.request_body)  # it joins that of our own
             kinds["invite Microsoft" if is_microsofts else "create referral"] += 1
         elif entry.method == "PATCH":
             kinds["update referral"] += 1

@@ -250,9 +250,27 @@ def test_microsofts_copy_may_go_and_the_deal_goes_on_without_it(world: World) ->
     assert own["details"]["notes"] == "Ours."
     assert world.record(record_id)["deal_value"] == 70000
     assert world.record(record_id)["sync_status"].startswith("✓")
+    assert "Microsoft's copy" not in world.notes(record_id)
+    world.advance(301)
+    world.settle()
     assert "Microsoft's copy is not in Partner Center any more" in world.notes(record_id)
     assert len(world.pc.of_engagement(own["engagementId"])) == 1
     assert world.is_at_rest()
+
+
+def test_microsofts_copy_that_is_not_shown_for_a_moment_is_looked_for_again(world: World) -> None:
+    record_id = shared(world, **HELP)
+    theirs = world.microsofts(world.referral_of(record_id)["engagementId"])
+    world.people.microsoft_accepts(world.referral_of(record_id)["engagementId"])
+    world.simulators.webhooks.dispatcher.waiting.clear()
+    world.pc.faults.add("status", method="GET", path=theirs["id"], status=404)
+    tell(world, theirs["id"], "related-referral-updated")
+    assert world.record(record_id)["microsoft_status"] != "Active / Accepted"
+
+    world.advance(301)
+    world.settle()
+
+    assert world.record(record_id)["microsoft_status"] == "Active / Accepted"
 
 
 # ---------------------------------------------------------------- the record

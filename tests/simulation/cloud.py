@@ -30,7 +30,6 @@ from local.simulators.systems import Simulators
 from shared import services as shared_services
 from shared.mapping import FieldMap, load_field_map
 from shared.services import Services
-from shared.store.deals import CLAIM_S
 from tests.flows.crms import shipped_map
 from tests.flows.fuse import InProcessSession, ProcessDied
 from tests.flows.world import HOST, START, World
@@ -82,7 +81,8 @@ class Task(greenlet):
         super().__init__(self._work)
         self.instance, self.label = instance, label
         self.born = 0
-        """The moment at which it began."""
+        """The moment at which it began, and when."""
+        self.began: datetime
         self.to_go: int | None = None
         self.stands_since: datetime | None = None
         self.killed = self.died = False
@@ -273,7 +273,7 @@ class Cloud(World):
         """Begin a run; it stands still after `moments`, or goes on to its end."""
         task = Task(instance, f"{label} on {instance.name}", work)
         task.cloud = self  # type: ignore[attr-defined]
-        task.born = self.moments
+        task.born, task.began = self.moments, self.clock.now()
         self.tasks.append(task)
         self.go_on(task, moments)
         return task
@@ -281,8 +281,8 @@ class Cloud(World):
     def go_on(self, task: Task, moments: int | None = None) -> None:
         task.to_go = moments
         stood_s = (self.clock.now() - task.stands_since).total_seconds() if task.stands_since else 0
-        if stood_s > CLAIM_S and task.label.startswith("sync_worker"):
-            self.injected["a run wakes up after its claim expired"] += 1
+        if stood_s > VISIBILITY_S and task.label.startswith("sync_worker"):
+            self.injected["a run wakes up after its message came back"] += 1
         task.parent = getcurrent()
         task.switch()
         if task.dead:
@@ -327,6 +327,7 @@ class Cloud(World):
             return KINDS["Storage does not answer"][1](self, moment)
         if moment.system and moment.system == self.no_rights:
             return KINDS["403"][1](self, moment)
+        self._note_late_write(task, moment)
         fault = self._due(moment)
         if fault is None:
             if moment.system not in ("", "entra", "certificates"):
@@ -336,6 +337,12 @@ class Cloud(World):
         self.certificates_in_doubt |= moment.system == "certificates"
         self.tell(f"  {task.instance.name}: {moment.name}: {fault.kind}")
         return KINDS[fault.kind][1](self, moment)
+
+    def _note_late_write(self, task: Task, moment: Moment) -> None:
+        """Another run has its message by then, and takes the deal over: both may write the same."""
+        lasts_s = (self.clock.now() - task.began).total_seconds()
+        if moment.targets & {"create", "write"} and lasts_s > VISIBILITY_S:
+            self.injected["a run writes after its message came back"] += 1
 
     def _let_arrive(self) -> None:
         """What was under way and is due is carried out."""

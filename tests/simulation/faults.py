@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Target = Literal["remote", "look", "create", "write", "storage", "queue"]
 """A look is for one referral, a create that of a referral, a write any other; these are remote as well."""
-RARE: frozenset[Target] = frozenset({"look", "create", "write"})
+RARE: frozenset[Target] = frozenset({"look", "create", "write", "queue"})
 Effect = Callable[[], Any]
 
 

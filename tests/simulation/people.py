@@ -222,7 +222,8 @@ class People:
         if row is None or not self._allowed(lambda: self.desk.delete(row["id"])):
             return ""
         deal.deleted = True
-        deal.deleted_unknown = deal.born != "crm" and not self._is_linked(RecordRef(self.desk.opportunity, row["id"]))
+        if deal.born != "crm" and not self._is_linked(RecordRef(self.desk.opportunity, row["id"])):
+            deal.deleted_unknown = True
         return f"a seller deletes {deal}"
 
     def _is_linked(self, record: RecordRef) -> bool:

@@ -102,6 +102,7 @@ class Story:
 
     def _replay(self, instance: Instance) -> None:
         """An operator has mended what there was to mend, and lets all failures be looked at again."""
+        checks.failures_say_what_to_do(self)
         services = self.cloud.services
         for failure in services.failures.list():
             if failure.deal.startswith(deals.BEGINNINGS):

@@ -101,6 +101,45 @@ KEPT = {
         ],
         skews=2,
     ),
+    "a run that died had made a record, and its referral was closed before the next one looked": Kept(
+        "dynamics365",
+        [
+            Step("Microsoft brings a deal", 589348590),
+            Step("a quiet minute", 487471335),
+            Step("a record goes wrong", 852567619),
+            Step("partner acts", 144739229),
+        ],
+        skews=2,
+    ),
+    "a record was written without being read, over and over, because its referral was not shown": Kept(
+        "dynamics365",
+        [
+            Step("customer asks", 757555905),
+            Step("a record goes wrong", 713273971),
+            Step("a create goes wrong", 421472061),
+            Step("a quiet minute", 227582635),
+            Step("a worker", 364015725),
+            Step("rights go or come", 951008758),
+            Step("a referral is hidden or shown", 574689233),
+            Step("a worker", 149793014),
+            Step("both close", 912391190),
+        ],
+    ),
+    "a record was made, could not be read for want of a right, and counted as not made": Kept(
+        "dynamics365",
+        [
+            Step("a record goes wrong", 302746557),
+            Step("everything is deleted", 995453523),
+            Step("poll", 165107555),
+            Step("a record goes wrong", 647964506),
+            Step("a fault", 545592631),
+            Step("Microsoft acts", 187555338),
+            Step("events arrive", 128238673),
+            Step("an edit meanwhile", 6380037),
+            Step("a fault", 950425702),
+            Step("a quiet minute", 921029786),
+        ],
+    ),
 }
 
 
