@@ -296,6 +296,9 @@ def _read_record(work: Work) -> None:
             return
         except NotFound:
             work.record_is_gone()
+        else:
+            work.view.refresh()
+            recover(work)
 
 
 def _make_sure(work: Work, missing: NotFound) -> None:

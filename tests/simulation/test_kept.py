@@ -140,6 +140,23 @@ KEPT = {
             Step("a quiet minute", 921029786),
         ],
     ),
+    "a referral went while its record was written, and nobody was told what came of that": Kept(
+        "dynamics365",
+        [
+            Step("customer asks", 860846573),
+            Step("a quiet minute", 292740418),
+            Step("partner edits", 348653979),
+            Step("sweep", 616043051),
+            Step("a referral is hidden or shown", 264443867),
+            Step("a run goes on", 568736396),
+            Step("a create goes wrong", 821188052),
+            Step("hours pass", 910061092),
+            Step("a worker", 439879338),
+            Step("a fault", 290515407),
+            Step("a quiet minute", 510709392),
+        ],
+        skews=1,
+    ),
 }
 
 
