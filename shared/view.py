@@ -55,8 +55,8 @@ class View:
     def of(cls, services: Services, link: Link, found: Found) -> View:
         view = cls(services, link, found.own, found.microsoft, found.record)
         view._adopt_ids()
-        if link.base:
-            # Read before the claim: another run may have synchronized something newer since.
+        if link.base or link.referral_updated or link.record_version:
+            # Read before the claim: another run may have seen something newer since.
             view.own = view.microsoft = view.record = None
         read: dict[Side, object] = {"partner_center": view.own, "microsoft": view.microsoft, "crm": view.record}
         view.fresh = frozenset(side for side, what in read.items() if what)
@@ -90,10 +90,10 @@ class View:
         if wanted == ALL_SIDES:
             link.mapped = self.table.fingerprint
 
-    def finish_writing(self, *, created: bool = False) -> None:
-        """A run died in a write: what stands there as it wanted is its own work, not somebody's change. What it
-        `created` began as it wanted: if it differs by now, somebody has changed it since."""
-        for name in self.link.writing if created else self.stands_as_written():
+    def finish_writing(self, *, whole: bool = False) -> None:
+        """A run died in a write: what stands there as it wanted is its own work, not somebody's change. `whole`: all of
+        it was written, so what differs by now, somebody has changed since."""
+        for name in self.link.writing if whole else self.stands_as_written():
             self.link.base[name] = self.link.writing[name][1:]
         self.link.writing = {}
 

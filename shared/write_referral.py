@@ -35,7 +35,7 @@ def create_referral(work: Work) -> bool:
             return False
         own = _post(work, new.document)
     else:
-        view.finish_writing(created=True)
+        view.finish_writing(whole=True)
     _take(work, own)
     view.agree_on_base(link.base)  # before Microsoft is invited: what people change while that goes wrong is a change
     is_over = is_closed(view.partner_center[view.table.lifecycle.name])  # one made by a dead run may be closed by now
@@ -74,8 +74,6 @@ def invite_for_help(work: Work, plan: Plan) -> None:  # noqa: ARG001
     field, crm = work.view.table.assistance, work.view.crm
     assert field is not None
     code = field.lens.to_partner_center(crm[field.name], field.lens.read_partner_center({}))
-    if work.interrupted is None:
-        work.link.intent = Intent("invite_microsoft", work.services.clock())
     _invite(work, code)
     work.link.base[field.name] = [code, crm[field.name]]
 
@@ -145,6 +143,7 @@ def _invite(work: Work, assistance_code: str) -> None:
     view.own = view.own or partner_center.get(link.referral_id)
     theirs = _invited_before_crash(work)
     if theirs is None:
+        link.intent = Intent("invite_microsoft", work.services.clock())  # from now on, for how long it may stay unseen
         work.started("microsoft", "invite Microsoft", {"help": [None, assistance_code]})
         theirs = _create(work, invitation(view.own.document, assistance_code))
     _take_microsofts(work, theirs)

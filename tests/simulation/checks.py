@@ -237,8 +237,9 @@ def _fields_agree(
         for edit in standing:
             if edit.value not in (here_now, there_now, "") and not edit.taken_back and edit.value not in told:
                 raise Broken("I4", f"{name} of {deal} was set to {edit.value!r} ({edit.side}), and is {here_now!r}")
-        # Without a base, which a run that dies in a create does not leave, nobody can tell which value is newer.
-        is_known = "differed when they were linked" not in told
+        # Without a base, or when a run died in a write and somebody has changed the value since, nobody can tell which
+        # of the two values is newer: then it is a conflict.
+        is_known = "differed when they were linked" not in told and UNKNOWN not in told
         if one_at_a_time and here_now == there_now and is_known and here_now not in {edit.value for edit in standing}:
             raise Broken("I4", f"{name} of {deal} is {here_now!r} again, though others were entered over it")
 
@@ -264,7 +265,10 @@ def _told(story: Story, link: Link | None) -> str:
     if link is None:
         return ""
     entries = story.cloud.services.deals.story(link.deal, limit=500).entries
-    return "\n".join(json.dumps([entry.notes, entry.decisions], default=str) for entry in entries)
+    return "\n".join(json.dumps([entry.phase, entry.notes, entry.decisions], default=str) for entry in entries)
+
+
+UNKNOWN = json.dumps("unknown")
 
 
 STATES = {

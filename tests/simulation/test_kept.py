@@ -157,6 +157,46 @@ KEPT = {
         ],
         skews=1,
     ),
+    "a second invitation without an answer was taken for the first, and a third one was sent": Kept(
+        "dynamics365",
+        [
+            Step("poll", 620871881),
+            Step("a fault", 886331189),
+            Step("a create goes wrong", 289656911),
+            Step("minutes pass", 850357093),
+            Step("a worker", 63664642),
+        ],
+        skews=2,
+    ),
+    "the partner entered a value over ours, which a run that died had written with another one": Kept(
+        "dynamics365",
+        [
+            Step("seller creates", 267111483),
+            Step("a quiet minute", 286705403),
+            Step("partner edits", 525964213),
+            Step("both edit", 66615976),
+            Step("a fault", 682005382),
+            Step("both edit", 870646118),
+            Step("seller creates", 739197590),
+            Step("a quiet minute", 514217365),
+            Step("partner takes back", 244336010),
+        ],
+        skews=1,
+    ),
+    "what a run had read before it got the deal was older than what another one had seen": Kept(
+        "dynamics365",
+        [
+            Step("rights go or come", 788991635),
+            Step("customer asks", 337521882),
+            Step("Microsoft brings a deal", 5134295),
+            Step("sweep", 692111861),
+            Step("a worker", 497325899),
+            Step("a worker", 876603561),
+            Step("an edit is unheard of", 838893424),
+            Step("a quiet minute", 859387535),
+        ],
+        skews=1,
+    ),
 }
 
 
