@@ -86,6 +86,9 @@ class View:
         if "crm" in sides and link.record:
             self.record = services.crm.read(link.record)
         self._adopt_ids()
+        if "partner_center" in sides and link.referral_id and self.own is None:
+            self.own = services.partner_center.get(link.referral_id)  # which only the record has told
+            self._adopt_ids()
         self.refresh()
         if wanted == ALL_SIDES:
             link.mapped = self.table.fingerprint
