@@ -54,6 +54,15 @@ def _create_goes_wrong(story: Story, pick: Pick) -> str:
     return f"({kind})"
 
 
+def _create_goes_wrong_again(story: Story, pick: Pick) -> str:
+    """And so does the next one, or the partner edits what came of it before anybody knows."""
+    if pick.of((True, False)):
+        story.cloud.faults.append(Fault("a create is under way for a minute", 1))
+        return _create_goes_wrong(story, pick)
+    story.tell(_create_goes_wrong(story, pick))
+    return story.people.partner_edits(story.people.deals[-1], pick.of(list(FIELDS)))
+
+
 def _record_goes_wrong(story: Story, pick: Pick) -> str:
     """A deal that Microsoft brings meets one of the faults that wait for a write, and its seller is quick."""
     instance, kind = story.instance(pick), pick.of([name for name, (targets, _) in KINDS.items() if "write" in targets])
@@ -150,6 +159,14 @@ def _meanwhile(story: Story, pick: Pick) -> str:
     if run in story.cloud.tasks:
         story.cloud.go_on(run)
     return "and so it goes on"
+
+
+def _unseen_meanwhile(story: Story, pick: Pick) -> str:
+    """The same while a run has nothing to write, so that no conflict tells it of the edit."""
+    if story.people.deals:
+        story.tell(story.people.automation_touches(pick.of(story.people.deals)))
+        story.cloud.run_timer(story.cloud.instances[0], "crm_poller")
+    return _meanwhile(story, pick)
 
 
 def _crash(story: Story, pick: Pick) -> str:
@@ -315,6 +332,7 @@ STEPS: Mapping[str, Kind] = {
     ),
     "a create goes wrong": Kind(3, _brings(_create_goes_wrong), acts=1),
     "Microsoft brings a deal": Kind(4, _brings(lambda s, p: s.people.microsoft_brings_a_deal()), acts=1),
+    "a create goes wrong again": Kind(2, _brings(_create_goes_wrong_again), acts=2),
     "a record goes wrong": Kind(2, _brings(_record_goes_wrong), acts=2),
     "customer asks": Kind(3, _brings(lambda s, p: s.people.customer_asks()), acts=1),
     "seller edits": Kind(12, _on_a_deal(lambda s, d, p: s.people.seller_edits(d, p.of(list(FIELDS)))), acts=1),
@@ -362,6 +380,7 @@ STEPS: Mapping[str, Kind] = {
     "a quiet minute": Kind(6, _settle),
     "a run goes on": Kind(14, _go_on),
     "an edit meanwhile": Kind(8, _meanwhile, acts=1),
+    "an edit that meets no write": Kind(4, _unseen_meanwhile, acts=2),
     "a process dies": Kind(3, _crash),
     "a fault": Kind(14, _fault),
     "Storage goes or comes": Kind(2, _outage),
