@@ -225,7 +225,7 @@ class Link:
     """What we know of one deal: which referral and record belong together, and what both sides held when they agreed.
 
     A tombstone says that one side is gone for good, `absent` which and since when; in any other state, that Partner
-    Center did not show the referral when it was looked for last.
+    Center did not show the referral, or Microsoft's copy of it, when it was looked for last.
 
     `base` maps a field's name to [Partner Center's value, the CRM's value] at the last agreement. The versions are what
     each system gave us with the values we last read or wrote; `unsettled` names sides whose values then were not all in
@@ -234,9 +234,8 @@ class Link:
     not written any more because of them, until an operator replays the deal (shared.breaker). `mapped` is the
     fingerprint of the field map for which both sides were last read, `places` where the values of the base stood, by
     field (shared.mapping). `unlisted`: the record is neither shared nor carries the referral id, so that no list shows
-    it. `claim` and
-    `claim_until_utc` say who works on it now, `look_again` which sides were reported changed meanwhile. `audit_text` is
-    what the CRM's Audit field shows.
+    it. `claim` and `claim_until_utc` say who works on it now, `look_again` which sides were reported changed meanwhile.
+    `audit_text` is what the CRM's Audit field shows.
     """
 
     deal: str

@@ -23,7 +23,6 @@ from shared.problems import Problem
 from shared.sync import ROUNDS
 from shared.view import View
 from shared.work import deal_meant, problem_of
-from shared.write_record import lead_of_unfinished_run
 
 if TYPE_CHECKING:
     from shared.services import Services
@@ -134,18 +133,21 @@ def _make_record(view: View, seen: Preview) -> bool:
     services, own = view.services, view.own
     assert own is not None
     state = view.partner_center[view.table.lifecycle.name]
-    table = lead_of_unfinished_run(services, own, state) or table_of_record(services.field_map, own, state)
-    if isinstance(table, str):
-        seen.note(table)
-        return False
-    existing = services.crm.find_by_referral(table.table, own.id)
-    if existing:
-        seen.note(f"{existing.ref} names this referral already, so that it is taken and none is created")
-        view.link.record, view.record = existing.ref, existing
-        view.refresh()
-        view.agree_on_base()
-    else:
-        _create(view, table, seen)
+    begun = view.link.write.table if view.link.write else ""  # by a run that died: see shared.recover
+    existing = services.crm.find_by_referral(begun, own.id) if begun else None
+    if not existing:
+        table = table_of_record(services.field_map, own, state)
+        if isinstance(table, str):
+            seen.note(table)
+            return False
+        existing = services.crm.find_by_referral(table.table, own.id)
+        if not existing:
+            _create(view, table, seen)
+            return True
+    seen.note(f"{existing.ref} names this referral already, so that it is taken and none is created")
+    view.link.record, view.record = existing.ref, existing
+    view.refresh()
+    view.agree_on_base()
     return True
 
 

@@ -13,8 +13,7 @@ from shared.breaker import WHOLE_DEAL
 from shared.create import new_record, table_of_record
 from shared.decide import Change, Plan
 from shared.errors import Converted, Forbidden, NotFound, NotVisible, Permanent, Refused
-from shared.lenses import Value, shortened
-from shared.lifecycle import is_closed, is_writable
+from shared.lenses import shortened
 from shared.mapping import TableMap
 from shared.model import Record, Referral
 from shared.recover import digest, recover
@@ -23,7 +22,7 @@ from shared.remote.crm import RelatedRow
 from shared.work import Work
 
 if TYPE_CHECKING:
-    from shared.services import Services
+    pass
 
 AUDIT_TEXT_LENGTH = 8_000
 STATUS_LENGTH = 200
@@ -37,26 +36,12 @@ def create_record(work: Work) -> bool:
     own = view.own
     assert own is not None
     state = view.partner_center[view.table.lifecycle.name]
-    lead = lead_of_unfinished_run(work.services, own, state)
-    if lead:
-        _create_in(work, lead, own)
-        # As it was when the lead was made, so that what happened to the referral since is seen as a change.
-        view.link.base[lead.lifecycle.name] = [{"state": "pending"}, view.crm[lead.lifecycle.name]]
-        return True
     table = table_of_record(work.services.field_map, own, state)
     if isinstance(table, str):
         work.note(table)
         return False
     _create_in(work, table, own)
     return True
-
-
-def lead_of_unfinished_run(services: Services, own: Referral, state: Value) -> TableMap | None:
-    """The table of leads, if a run that did not finish made a lead of this referral before somebody answered it."""
-    leads = services.field_map.table_for(is_lead=True)
-    if leads is None or not own.is_lead or not (is_closed(state) or is_writable(state)):
-        return None
-    return leads if services.crm.find_by_referral(leads.table, own.id) else None
 
 
 def convert(work: Work) -> None:

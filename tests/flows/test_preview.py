@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from admin.__main__ import main
+from tests.flows.test_dead_runs import die_when
 from tests.flows.test_failures import HELP, INTENT
 from tests.flows.world import World
 from tests.memory_storage import MemoryTables
@@ -216,3 +217,23 @@ def writes(told: str, heading: re.Pattern[str]) -> list[tuple[str, ...]]:
         elif line.startswith("    ") and found and not line.strip().startswith(("next:", "accepted:")):
             found[-1].append(line.strip())
     return [(write[0], *sorted(write[1:])) for write in found if not write[-1].startswith("shows how things are")]
+
+
+def test_a_record_that_a_dead_run_has_made_is_taken_though_its_referral_was_closed(
+    make_memory_world: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = make_memory_world()
+    die_when(world, lambda: bool(world.desk.opportunities()))
+    referral_id = str(world.people.microsoft_creates_deal(INTENT)["id"])
+    world.simulators.webhooks.dispatcher.deliver_pending()
+    message, *_ = world.queue.receive(60)
+    assert not world.survives(lambda: world.run_worker(message.body))
+    world.people.partner_declines(referral_id)
+    (record,) = world.desk.opportunities()
+
+    assert main(["sync", referral_id, "--dry-run"], world.services) == 0
+    plan = capsys.readouterr().out
+    assert main(["sync", referral_id], world.services) == 0
+
+    assert f"{record['id']} names this referral already" in plan
+    assert world.record(record["id"])["state"] == "lost"

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from shared.decide import decide
+from shared.decide import FIRST_CONTACT, decide
 from shared.messages import SyncRequest
 from shared.model import ALL_SIDES, Link, RecordRef
 from shared.view import View
@@ -239,7 +239,7 @@ def _fields_agree(
                 raise Broken("I4", f"{name} of {deal} was set to {edit.value!r} ({edit.side}), and is {here_now!r}")
         # Without a base, or when a run died in a write and somebody has changed the value since, nobody can tell which
         # of the two values is newer: then it is a conflict.
-        is_first = deal.born != "crm" and "differed when they were linked" in told
+        is_first = deal.born != "crm" and FIRST_CONTACT in told
         is_known = not is_first and UNKNOWN not in told
         if one_at_a_time and here_now == there_now and is_known and here_now not in {edit.value for edit in standing}:
             raise Broken("I4", f"{name} of {deal} is {here_now!r} again, though others were entered over it")

@@ -31,7 +31,8 @@ from shared import services as shared_services
 from shared.mapping import FieldMap, load_field_map
 from shared.services import Services
 from tests.flows.crms import shipped_map
-from tests.flows.fuse import InProcessSession, ProcessDied
+from tests.flows.fuse import ProcessDied
+from tests.flows.in_process import InProcessSession
 from tests.flows.world import HOST, START, World
 from tests.memory_storage import MemoryQueue
 from tests.simulation.broken import Broken
